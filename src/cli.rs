@@ -1,0 +1,79 @@
+//! The command line: one file a command, each an `Args` and a `run`. Errors are `Report`s, printed by `main`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::Report;
+
+pub mod apps;
+pub mod build;
+pub mod builds;
+pub mod config;
+pub mod detect;
+pub mod engine;
+pub mod hook;
+pub mod keys;
+pub mod plan;
+pub mod serve;
+
+/// A git-push builder: push over SSH, and a multi-arch image stands in a registry.
+#[derive(Debug, Parser)]
+#[command(name = "lemnos", version, arg_required_else_help = true, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server: SSH, HTTP, and the engines that are not configured elsewhere.
+    Serve(serve::Args),
+    /// SSH keys and whose they are.
+    Keys(keys::Args),
+    /// Apps, their settings, and who may push to them.
+    Apps(apps::Args),
+    /// Past and running builds.
+    Builds(builds::Args),
+    /// Say which kind of build a tree is, and why.
+    Detect(detect::Args),
+    /// Print what a push of a tree would build, without building.
+    Plan(plan::Args),
+    /// Build a tree and push the image, without a server.
+    Build(build::Args),
+    /// Print the effective configuration and where each value came from.
+    Config(config::Args),
+    /// What git's hooks call; not for people.
+    #[command(hide = true)]
+    Hook(hook::Args),
+    /// Runs one engine so that it dies with the server; not for people.
+    #[command(hide = true)]
+    EngineChild(engine::Args),
+}
+
+impl Cli {
+    /// Runs the command; the only place that knows them all.
+    pub fn run(self) -> Result<ExitCode, Report> {
+        match self.command {
+            Command::Serve(args) => serve::run(args),
+            Command::Keys(args) => keys::run(args),
+            Command::Apps(args) => apps::run(args),
+            Command::Builds(args) => builds::run(args),
+            Command::Detect(args) => detect::run(args),
+            Command::Plan(args) => plan::run(args),
+            Command::Build(args) => build::run(args),
+            Command::Config(args) => config::run(args),
+            Command::Hook(args) => hook::run(args),
+            Command::EngineChild(args) => engine::run(args),
+        }
+    }
+}
+
+/// Runs a command's future on a runtime of its own.
+pub(crate) fn block_on<T>(future: impl Future<Output = Result<T, Report>>) -> Result<T, Report> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Report::internal(format!("starting the async runtime: {e}")))?
+        .block_on(future)
+}

@@ -1,0 +1,12 @@
+//! `lemnos plan`.
+
+use std::process::ExitCode;
+
+use crate::error::Report;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+pub fn run(_args: Args) -> Result<ExitCode, Report> {
+    Err(Report::internal("`lemnos plan` is not built in this commit"))
+}

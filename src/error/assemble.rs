@@ -1,0 +1,1 @@
+//! `assemble` errors as people see them.

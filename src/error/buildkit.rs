@@ -1,0 +1,1 @@
+//! `buildkit` errors as people see them.

@@ -1,0 +1,1 @@
+//! `config` errors as people see them.

@@ -1,0 +1,1 @@
+//! `engine` errors as people see them.

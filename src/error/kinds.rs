@@ -1,0 +1,1 @@
+//! `kinds` errors as people see them.

@@ -1,0 +1,1 @@
+//! `receive` errors as people see them.

@@ -1,0 +1,1 @@
+//! `registry` errors as people see them.

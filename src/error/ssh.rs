@@ -1,0 +1,1 @@
+//! `ssh` errors as people see them.

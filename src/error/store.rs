@@ -1,0 +1,1 @@
+//! `store` errors as people see them.

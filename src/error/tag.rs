@@ -1,0 +1,1 @@
+//! `tag` errors as people see them.

@@ -1,0 +1,108 @@
+//! `BuildEvent`: the one progress stream. Renderers (terminal, stored log, SSE) read it; nothing else is printed.
+//!
+//! Stored events outlive versions: fields are only added, each with a default.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Digest, ImageName, KindName, Platform, RefName, Sha, Tag};
+
+/// An event with its place in the build's stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// From 0, without gaps.
+    pub seq: u64,
+    /// Milliseconds since the build began.
+    pub at_ms: u64,
+    pub event: BuildEvent,
+}
+
+/// What happened. Steps are named by `step`, a small number given in order of appearance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum BuildEvent {
+    /// The push was taken in.
+    Received { reference: RefName, commit: Sha, subject: String, user: String },
+    /// The kind was chosen.
+    Detected { kind: KindName, evidence: String },
+    /// The plan stands.
+    Planned { image: ImageName, platforms: Vec<Platform>, tags: Vec<Tag> },
+    /// The whole plan, for `-o plan`.
+    Plan { json: String },
+    /// Something the pusher should know, one line.
+    Note { text: String },
+    /// A solve begins on a builder.
+    SolveStarted { builder: String, platforms: Vec<Platform> },
+    /// No solve: the children of an earlier build serve.
+    Reused { children: usize, commit: Sha },
+    /// A step began. `platform` is set where the step belongs to one of several.
+    StepStarted { step: u32, name: String, platform: Option<Platform> },
+    /// A step ended well.
+    StepDone { step: u32, cached: bool, duration_ms: u64 },
+    /// A step failed or was cancelled because another failed.
+    StepFailed { step: u32, error: String, duration_ms: u64 },
+    /// Output of a step, whole lines without the line end; not UTF-8 is replaced.
+    StepLog { step: u32, line: String },
+    /// Bytes moved by a step (context transfer, layer pushes); `total` may be 0 for unknown.
+    StepProgress { step: u32, what: String, current: u64, total: u64, done: bool },
+    /// A check of the frontend, with where.
+    Warning { message: String, url: Option<String>, file: Option<String>, line: Option<u32> },
+    /// The index was pushed by digest.
+    Assembled { image: ImageName, digest: Digest, platforms: Vec<Platform> },
+    /// A tag moved.
+    Tagged { image: ImageName, tag: Tag, digest: Digest },
+    /// The build ended well.
+    Succeeded { duration_ms: u64 },
+    /// The build failed.
+    Failed { failure: Failure, duration_ms: u64 },
+}
+
+/// A failure as people see it: in the terminal, in git's refusal, in the stored record.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Failure {
+    /// One line for git's `[remote rejected] main -> main (…)`: `build failed: Dockerfile:3 RUN make, exit 2`.
+    pub reason: String,
+    /// The cause in full, one or more sentences.
+    pub cause: String,
+    /// What to do about it.
+    pub remedy: Option<String>,
+    /// `Dockerfile:3`
+    pub location: Option<String>,
+    /// Source lines around the location, as `number: text`, the guilty ones marked.
+    pub excerpt: Vec<String>,
+    /// The failing step's last lines.
+    pub log_tail: Vec<String>,
+}
+
+impl Failure {
+    pub fn new(reason: impl Into<String>, cause: impl Into<String>) -> Self {
+        Self { reason: reason.into(), cause: cause.into(), ..Self::default() }
+    }
+    #[must_use]
+    pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+}
+
+/// Where a stage puts its events. Cheap to clone; never blocks, so that no renderer slows a build.
+#[derive(Clone)]
+pub struct EventSink(std::sync::Arc<dyn Fn(BuildEvent) + Send + Sync>);
+
+impl EventSink {
+    pub fn new(f: impl Fn(BuildEvent) + Send + Sync + 'static) -> Self {
+        Self(std::sync::Arc::new(f))
+    }
+    pub fn emit(&self, event: BuildEvent) {
+        (self.0)(event);
+    }
+    /// A sink that drops everything.
+    pub fn discard() -> Self {
+        Self::new(|_| {})
+    }
+}
+
+impl std::fmt::Debug for EventSink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("EventSink")
+    }
+}

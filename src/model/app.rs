@@ -1,0 +1,149 @@
+//! Apps and users: names, and what an app's owner can set.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::image::{ImageName, Platform};
+use super::{Invalid, text_newtype};
+
+/// An app's name: also the last part of its image name, so the rules of a registry's path component hold.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AppName(String);
+text_newtype!(AppName);
+
+const APP_RULE: &str = "use 1 to 63 lower-case letters, digits and single '-', '.' or '_' between them, beginning and ending with a letter or digit";
+
+/// `[a-z0-9]+([._-][a-z0-9]+)*`, with `--` refused too, so that no name is an option or a path.
+fn is_path_component(text: &str) -> bool {
+    let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let mut after_separator = true;
+    for b in text.bytes() {
+        match b {
+            b if alnum(b) => after_separator = false,
+            b'.' | b'_' | b'-' if !after_separator => after_separator = true,
+            _ => return false,
+        }
+    }
+    !after_separator
+}
+
+impl FromStr for AppName {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        if text.len() > 63 || !is_path_component(text) || text.ends_with(".git") {
+            return Err(Invalid::new("app name", text, APP_RULE));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// A user's name in lemnos; unrelated to the name in the SSH URL, which is always ignored.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UserName(String);
+text_newtype!(UserName);
+
+impl FromStr for UserName {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let ok = !text.is_empty()
+            && text.len() <= 63
+            && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'@'));
+        if !ok {
+            return Err(Invalid::new(
+                "user name",
+                text,
+                "use 1 to 63 letters, digits, '.', '_', '-' or '@', beginning with a letter or digit",
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// How layers are compressed in the registry. `estargz` is left out: it can crash a daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    #[default]
+    Gzip,
+    Zstd,
+    Uncompressed,
+}
+
+impl Compression {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+            Self::Uncompressed => "uncompressed",
+        }
+    }
+}
+
+impl FromStr for Compression {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "gzip" => Ok(Self::Gzip),
+            "zstd" => Ok(Self::Zstd),
+            "uncompressed" => Ok(Self::Uncompressed),
+            _ => Err(Invalid::new("compression", text, "use gzip, zstd or uncompressed")),
+        }
+    }
+}
+
+/// What `lemnos apps set` changes. Every field has a default, so an empty object is a valid record of any age.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AppSettings {
+    /// The branch whose pushes build and move `latest`.
+    pub main_branch: String,
+    /// Further branches that build: exact names, or a prefix ending in `*` (`release/*`).
+    pub build_branches: Vec<String>,
+    /// Whether `refs/tags/*` build.
+    pub build_tags: bool,
+    /// Empty: linux/amd64 and linux/arm64.
+    pub platforms: Vec<Platform>,
+    /// Templates over `{branch}`, `{sha}`, `{sha12}`, `{version}`; empty: the default tags.
+    pub tags: Vec<String>,
+    pub build_args: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+    /// The whole image name (`host/path`), when it is not `REGISTRY/PREFIX/APP`.
+    pub image: Option<ImageName>,
+    pub compression: Compression,
+    pub dockerfile_path: Option<String>,
+    pub context_path: Option<String>,
+    pub target: Option<String>,
+}
+
+impl Default for AppSettings {
+    fn default() -> Self {
+        Self {
+            main_branch: "main".to_owned(),
+            build_branches: Vec::new(),
+            build_tags: false,
+            platforms: Vec::new(),
+            tags: Vec::new(),
+            build_args: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            image: None,
+            compression: Compression::default(),
+            dockerfile_path: None,
+            context_path: None,
+            target: None,
+        }
+    }
+}
+
+/// An app: a repository, an image name, and who may push to it (grants live in the store).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct App {
+    /// Server-chosen, names the directory on disk; never reused.
+    pub id: String,
+    pub name: AppName,
+    pub settings: AppSettings,
+    /// Unix milliseconds.
+    pub created_at_ms: i64,
+}

@@ -1,0 +1,105 @@
+//! What a build is going to do, as data: no I/O has happened, no clock was read.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{AppName, Compression, Digest, ImageName, Platform, RefName, Sha, Tag};
+
+/// A kind of build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KindName {
+    Dockerfile,
+    Ko,
+    Spin,
+    Melange,
+}
+
+impl std::fmt::Display for KindName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Dockerfile => "dockerfile",
+            Self::Ko => "ko",
+            Self::Spin => "spin",
+            Self::Melange => "melange",
+        })
+    }
+}
+
+/// The verdict of detection: which kind, and why not the others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Detected {
+    pub kind: KindName,
+    /// Why this kind, as a clause: "Dockerfile at the root".
+    pub evidence: String,
+    /// Every other kind, with why it lost, in the order they were asked.
+    pub others: Vec<(KindName, String)>,
+}
+
+/// The whole plan of one ref of one push.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildPlan {
+    /// Of this format; raised when a stored plan of an older one could not be read.
+    pub version: u32,
+    pub app: AppName,
+    pub commit: Sha,
+    /// None for a plan of a directory without a ref.
+    pub reference: Option<RefName>,
+    pub detected: Detected,
+    pub images: Vec<ImagePlan>,
+    /// What the pusher should know before the build: tags that could not be made, settings overridden.
+    pub notes: Vec<String>,
+}
+
+impl BuildPlan {
+    pub const VERSION: u32 = 1;
+}
+
+/// One image: the solves that make its children, and what stands on its index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImagePlan {
+    pub name: ImageName,
+    /// In the order they move: the unshared one first.
+    pub tags: Vec<Tag>,
+    /// On the index only, so that an unchanged tree reuses its children.
+    pub annotations: BTreeMap<String, String>,
+    pub solves: Vec<SolveSpec>,
+}
+
+/// One BuildKit frontend solve for several platforms; the `solve` stage splits it over builders.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SolveSpec {
+    /// `dockerfile.v0`
+    pub frontend: String,
+    pub platforms: Vec<Platform>,
+    /// The directory of the tree that is the build context, `""` for the root.
+    pub context_path: String,
+    /// The id of that directory's git tree; none for a directory that git does not keep.
+    pub context_tree: Option<Sha>,
+    /// Path of the Dockerfile from the root of the tree.
+    pub dockerfile_path: String,
+    /// Digest of the Dockerfile's bytes (it may stand outside the context).
+    pub dockerfile_digest: Option<Digest>,
+    pub target: Option<String>,
+    pub build_args: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+    pub compression: Compression,
+    pub no_cache: bool,
+    /// Base images are looked up again.
+    pub pull: bool,
+    /// `BUILDKIT_CACHE_MOUNT_NS`: cache mounts of different apps never meet.
+    pub cache_namespace: String,
+}
+
+impl SolveSpec {
+    /// What decides the result, commit and tags left out: equal keys may share children. None where the tree has no id.
+    pub fn fingerprint(&self, image: &ImageName) -> Option<Digest> {
+        self.context_tree.as_ref()?;
+        let mut key = self.clone();
+        key.no_cache = false;
+        key.pull = false;
+        let json = serde_json::to_vec(&(BuildPlan::VERSION, image, key)).ok()?;
+        Some(Digest::of(&json))
+    }
+}

@@ -1,0 +1,17 @@
+//! Tests that need no engine: in-process, with fakes where a real peer cannot be made to misbehave.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::too_many_lines,
+    clippy::disallowed_methods
+)]
+
+mod admin;
+mod buildkit;
+mod filesync;
+mod plan;
+mod receive;
+mod registry;
+mod ssh;
+mod tidy;

@@ -1,0 +1,11 @@
+//! Tests against the real parts: buildkitd, runc, a registry, git, OpenSSH, qemu. `tests/run` provides them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::too_many_lines,
+    clippy::disallowed_methods
+)]
+
+mod engines;
+mod support;

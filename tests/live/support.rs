@@ -1,0 +1,1 @@
+//! What `tests/run` has prepared: addresses and tools, read from the environment.
