@@ -70,7 +70,7 @@ impl Cli {
 }
 
 /// Runs a command's future on a runtime of its own.
-pub(crate) fn block_on<T>(future: impl Future<Output = Result<T, Report>>) -> Result<T, Report> {
+pub fn block_on<T>(future: impl Future<Output = Result<T, Report>>) -> Result<T, Report> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
