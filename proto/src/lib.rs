@@ -1,1 +1,51 @@
-//! The wire formats that lemnos speaks with BuildKit.
+//! The wire formats that lemnos speaks with BuildKit, as Rust types.
+//!
+//! `src/gen` is made from the `.proto` files beside `src` and never edited; `tests/generated.rs` compares the two, and
+//! rewrites `src/gen` with `LEMNOS_REGENERATE=1 cargo test -p lemnos-proto`. No behaviour belongs here.
+
+/// `google.rpc`: the status that carries typed error details.
+pub mod rpc {
+    #![allow(clippy::all, clippy::pedantic, clippy::restriction, rust_2018_idioms, rustdoc::all)]
+    include!("gen/google.rpc.rs");
+}
+
+/// `pb`: values of the low-level build graph.
+pub mod pb {
+    #![allow(clippy::all, clippy::pedantic, clippy::restriction, rust_2018_idioms, rustdoc::all)]
+    include!("gen/pb.rs");
+}
+
+/// `fsutil.types`: packets of a file transfer.
+pub mod fsutil {
+    /// The package's own name, as the generated code refers to it.
+    pub mod types {
+        #![allow(clippy::all, clippy::pedantic, clippy::restriction, rust_2018_idioms, rustdoc::all)]
+        include!("gen/fsutil.types.rs");
+    }
+}
+
+/// The packages under `moby`, nested as the generated code refers to them.
+pub mod moby {
+    pub mod buildkit {
+        /// `moby.buildkit.v1`: the control service.
+        pub mod v1 {
+            #![allow(clippy::all, clippy::pedantic, clippy::restriction, rust_2018_idioms, rustdoc::all)]
+            include!("gen/moby.buildkit.v1.rs");
+            /// `moby.buildkit.v1.types`: workers and versions.
+            pub mod types {
+                include!("gen/moby.buildkit.v1.types.rs");
+            }
+        }
+    }
+    pub mod filesync {
+        /// `moby.filesync.v1`: session services.
+        pub mod v1 {
+            #![allow(clippy::all, clippy::pedantic, clippy::restriction, rust_2018_idioms, rustdoc::all)]
+            include!("gen/moby.filesync.v1.rs");
+        }
+    }
+}
+
+pub use moby::buildkit::v1 as control;
+pub use moby::buildkit::v1::types as worker;
+pub use moby::filesync::v1 as session;
