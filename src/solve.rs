@@ -1,1 +1,9 @@
-//! (see docs/ARCHITECTURE.md)
+//! Solve: a plan's `SolveSpec` becomes one BuildKit solve per chosen builder, and each gives a digest.
+//!
+//! Translates between lemnos' values and `buildkit`'s; knows no tag and no ref.
+
+mod assign;
+mod failure;
+
+pub use assign::{Capacity, Unserved, assign};
+pub use failure::{FailedSolve, shorten};

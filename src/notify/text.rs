@@ -270,51 +270,6 @@ pub fn bytes(count: u64) -> String {
     }
 }
 
-/// `line` made harmless for any terminal: escape sequences and control characters are gone, a tab is kept, and of a
-/// line redrawn with carriage returns the last state stays.
-pub fn plain_line(line: &str) -> String {
-    let line = line.trim_end_matches(['\r', '\n']);
-    let line = line.rsplit('\r').next().unwrap_or(line);
-    let mut out = String::with_capacity(line.len());
-    let mut chars = line.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '\u{1b}' => skip_escape(&mut chars),
-            '\t' => out.push(c),
-            c if c.is_control() => {}
-            // direction overrides could show a different text than the bytes say
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {}
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-/// Skips what follows an ESC: a CSI sequence up to its final byte, an OSC string up to BEL or ST, or one character.
-fn skip_escape(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
-    match chars.next() {
-        Some('[') => {
-            for c in chars.by_ref() {
-                if ('\u{40}'..='\u{7e}').contains(&c) {
-                    break;
-                }
-            }
-        }
-        Some(']' | 'P' | 'X' | '^' | '_') => {
-            while let Some(c) = chars.next() {
-                if c == '\u{7}' {
-                    break;
-                }
-                if c == '\u{1b}' {
-                    chars.next_if_eq(&'\\');
-                    break;
-                }
-            }
-        }
-        _ => {}
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -396,15 +351,6 @@ mod tests {
         };
         assert_eq!(step(1_999), "");
         assert_eq!(step(2_000), "#1 [internal] load metadata\n#1 DONE 2.0s");
-    }
-
-    #[test]
-    fn lines_cannot_steer_the_terminal() {
-        assert_eq!(plain_line("a\u{1b}[31mred\u{1b}[0m\u{7}b"), "aredb");
-        assert_eq!(plain_line("\u{1b}]0;title\u{7}x\u{1b}]8;;u\u{1b}\\y"), "xy");
-        assert_eq!(plain_line("10%\r50%\r100%\r\n"), "100%");
-        assert_eq!(plain_line("a\tb\u{202e}c"), "a\tbc");
-        assert_eq!(plain_line("cut \u{1b}["), "cut ");
     }
 
     #[test]

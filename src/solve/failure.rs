@@ -1,0 +1,220 @@
+//! What a failed solve means to the person who pushed: where, why, and what to do. Pure.
+
+use crate::event::{Failure, plain_line};
+
+/// What is known of a failed solve, freed of the wire.
+#[derive(Debug, Clone, Default)]
+pub struct FailedSolve {
+    /// The daemon's message.
+    pub message: String,
+    /// Name of the failing vertex: `[linux/amd64 2/3] RUN make`.
+    pub vertex: Option<String>,
+    pub exit_code: Option<i32>,
+    /// Dockerfile path from the root of the tree.
+    pub file: String,
+    /// 1-based first and last guilty line, with the file's text.
+    pub lines: Option<(u32, u32)>,
+    pub source_text: String,
+    /// The failing step's last lines.
+    pub log_tail: Vec<String>,
+    /// Whether the user's tree is to blame, not the machinery.
+    pub builds_fault: bool,
+}
+
+/// Longest reason that git prints on one line and people still read.
+const REASON_CHARS: usize = 160;
+/// Lines shown before and after the guilty ones.
+const EXCERPT_MARGIN: u32 = 2;
+
+impl FailedSolve {
+    pub fn into_failure(self) -> Failure {
+        let message = innermost(&self.message);
+        let location = self.lines.map(|(first, _)| format!("{}:{first}", self.file));
+        let instruction = self.vertex.as_deref().map(instruction);
+        let (what, cause) = match (&instruction, self.exit_code) {
+            (Some(i), Some(code)) => (
+                format!("{i}, exit {code}"),
+                match self.platform() {
+                    Some(platform) => format!("{i} ended with exit code {code} on {platform}"),
+                    None => format!("{i} ended with exit code {code}"),
+                },
+            ),
+            (Some(i), None) if self.builds_fault => (format!("{i}: {message}"), format!("{i}: {message}")),
+            _ => (message.clone(), message.clone()),
+        };
+        let reason = match (&location, self.builds_fault) {
+            (Some(at), true) => format!("build failed: {at} {what}"),
+            (None, true) => format!("build failed: {what}"),
+            (_, false) => format!("builder failed: {message}"),
+        };
+        Failure {
+            reason: shorten(&reason, REASON_CHARS),
+            cause,
+            remedy: Some(self.remedy(&message)),
+            location,
+            excerpt: self.excerpt(),
+            log_tail: self.log_tail,
+        }
+    }
+
+    fn platform(&self) -> Option<String> {
+        let (tag, _) = bracket(self.vertex.as_deref()?)?;
+        let first = tag.split(' ').next()?;
+        first.parse::<crate::model::Platform>().ok().map(|p| p.to_string())
+    }
+
+    /// The guilty lines with their neighbours, as `number: text`, the guilty ones marked with `>`.
+    fn excerpt(&self) -> Vec<String> {
+        let Some((first, last)) = self.lines else { return Vec::new() };
+        let from = first.saturating_sub(EXCERPT_MARGIN).max(1);
+        (from..)
+            .zip(self.source_text.lines().skip(from as usize - 1))
+            .take_while(|(number, _)| *number <= last.saturating_add(EXCERPT_MARGIN))
+            .map(|(number, text)| {
+                let mark = if (first..=last).contains(&number) { '>' } else { ' ' };
+                format!("{mark} {number:>3}: {}", plain_line(text))
+            })
+            .collect()
+    }
+
+    fn remedy(&self, message: &str) -> String {
+        let said = |needle: &str| {
+            message.contains(needle)
+                || self.message.contains(needle)
+                || self.log_tail.iter().any(|l| l.contains(needle))
+        };
+        let text = match () {
+            () if !self.builds_fault => {
+                "this is not your commit's fault: push again; if it stays, tell the operator what stands above"
+            }
+            () if said("exec format error") => {
+                "the builder cannot run programs of this platform: the operator must register qemu's binfmt handlers \
+                 (package qemu-user-static) or add a native builder"
+            }
+            () if said("failed to resolve source metadata")
+                && (said("not found") || said("does not exist")) =>
+            {
+                "check the image's name and tag after FROM; a private image needs credentials on the server"
+            }
+            () if said("no match for platform") => {
+                "the base image lacks this platform: choose another base, or build fewer platforms \
+                 (lemnos apps set APP platforms=…)"
+            }
+            () if said("failed to resolve source metadata") => {
+                "the base image's registry did not answer: push again, or ask the operator whether the builder reaches it"
+            }
+            () if said("failed to calculate checksum") || said("\"/") && said("not found") => {
+                "the file is not in the commit, or .dockerignore leaves it out: check `git ls-files`"
+            }
+            () if said("granted entitlement") || said("is not allowed") => {
+                "insecure and host-network steps are not allowed on this server: take the option out of the RUN line"
+            }
+            () if said("no space left on device") => "the builder's disk is full: tell the operator",
+            () if self.exit_code == Some(127) => {
+                "the command is not in the image at this step: install it in an earlier RUN"
+            }
+            () if self.exit_code == Some(137) => {
+                "the step was killed, most often for its memory: let it use less"
+            }
+            () if self.exit_code.is_some() => {
+                "mend the step and push again; `lemnos build .` or `docker build .` runs it on your machine"
+            }
+            () => "mend the Dockerfile and push again",
+        };
+        text.to_owned()
+    }
+}
+
+/// `[linux/amd64 2/3] RUN make` -> (`linux/amd64 2/3`, `RUN make`)
+pub(super) fn bracket(vertex: &str) -> Option<(&str, &str)> {
+    vertex.strip_prefix('[')?.split_once("] ")
+}
+
+/// The instruction of a vertex name, on one line.
+fn instruction(vertex: &str) -> String {
+    let text = bracket(vertex).map_or(vertex, |(_, rest)| rest);
+    shorten(&text.split_whitespace().collect::<Vec<_>>().join(" "), 80)
+}
+
+/// A daemon's message without the chain of `failed to …:` that wraps it.
+fn innermost(message: &str) -> String {
+    let mut text = message.trim();
+    for wrapper in
+        ["failed to solve: ", "failed to compute cache key: ", "failed to calculate checksum of ref "]
+    {
+        while let Some(rest) = text.strip_prefix(wrapper) {
+            text = rest;
+        }
+    }
+    let one_line: Vec<&str> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+    plain_line(&one_line.join("; "))
+}
+
+/// At most `chars` characters, the end replaced by `…`.
+pub fn shorten(text: &str, chars: usize) -> String {
+    if text.chars().count() <= chars {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(chars.saturating_sub(1)).collect();
+    short.push('…');
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_run_names_line_command_and_exit() {
+        let failure = FailedSolve {
+            message:
+                "failed to solve: process \"/bin/sh -c make\" did not complete successfully: exit code: 2"
+                    .into(),
+            vertex: Some("[linux/arm64 2/2] RUN make".into()),
+            exit_code: Some(2),
+            file: "Dockerfile".into(),
+            lines: Some((3, 3)),
+            source_text: "FROM busybox\n\nRUN make\nRUN true\n".into(),
+            log_tail: vec!["no rule".into()],
+            builds_fault: true,
+        }
+        .into_failure();
+        assert_eq!(failure.reason, "build failed: Dockerfile:3 RUN make, exit 2");
+        assert_eq!(failure.cause, "RUN make ended with exit code 2 on linux/arm64");
+        assert_eq!(failure.excerpt, ["    1: FROM busybox", "    2: ", ">   3: RUN make", "    4: RUN true"]);
+    }
+
+    #[test]
+    fn the_machinerys_fault_is_said_to_be_so() {
+        let failure =
+            FailedSolve { message: "connection reset".into(), ..FailedSolve::default() }.into_failure();
+        assert_eq!(failure.reason, "builder failed: connection reset");
+        assert!(failure.remedy.unwrap().contains("not your commit's fault"));
+    }
+
+    #[test]
+    fn emulation_is_explained() {
+        let failure = FailedSolve {
+            message: "process did not complete successfully: exit code: 255".into(),
+            vertex: Some("[linux/arm64 2/2] RUN ls".into()),
+            exit_code: Some(255),
+            log_tail: vec!["exec /bin/sh: exec format error".into()],
+            builds_fault: true,
+            ..FailedSolve::default()
+        }
+        .into_failure();
+        assert!(failure.remedy.unwrap().contains("binfmt"));
+    }
+
+    #[test]
+    fn reasons_stay_one_short_line() {
+        let failure = FailedSolve {
+            message: format!("a\nb {}", "x".repeat(400)),
+            builds_fault: true,
+            ..FailedSolve::default()
+        }
+        .into_failure();
+        assert!(failure.reason.starts_with("build failed: a; b xxx"));
+        assert!(failure.reason.chars().count() <= REASON_CHARS && failure.reason.ends_with('…'));
+    }
+}
