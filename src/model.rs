@@ -4,6 +4,7 @@
 
 pub mod app;
 pub mod build;
+pub mod closest;
 pub mod git;
 pub mod image;
 pub mod key;

@@ -43,6 +43,7 @@ pub struct BuildPlan {
     /// Of this format; raised when a stored plan of an older one could not be read.
     pub version: u32,
     pub app: AppName,
+    /// Zeros for a plan of a directory without a commit.
     pub commit: Sha,
     /// None for a plan of a directory without a ref.
     pub reference: Option<RefName>,
@@ -60,18 +61,31 @@ impl BuildPlan {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImagePlan {
     pub name: ImageName,
-    /// In the order they move: the unshared one first.
+    /// In the order they move: the unshared ones first.
     pub tags: Vec<Tag>,
+    /// How many of `tags`, from the front, are named after the commit or the try alone (`git-…`, `try-…`): no ref owns
+    /// them. All others belong to the ref that moves them and to no other.
+    pub unshared: usize,
     /// On the index only, so that an unchanged tree reuses its children.
     pub annotations: BTreeMap<String, String>,
     pub solves: Vec<SolveSpec>,
 }
 
+impl ImagePlan {
+    /// The tags that the ref must own before they may move.
+    pub fn owned_tags(&self) -> &[Tag] {
+        self.tags.get(self.unshared..).unwrap_or_default()
+    }
+}
+
 /// One BuildKit frontend solve for several platforms; the `solve` stage splits it over builders.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SolveSpec {
-    /// `dockerfile.v0`
+    /// `dockerfile.v0`, or `gateway.v0` with `frontend_image`.
     pub frontend: String,
+    /// The frontend image of a `# syntax=` line that the operator allows and the daemon does not have built in.
+    #[serde(default)]
+    pub frontend_image: Option<String>,
     pub platforms: Vec<Platform>,
     /// The directory of the tree that is the build context, `""` for the root.
     pub context_path: String,
@@ -81,6 +95,10 @@ pub struct SolveSpec {
     pub dockerfile_path: String,
     /// Digest of the Dockerfile's bytes (it may stand outside the context).
     pub dockerfile_digest: Option<Digest>,
+    /// Digest of `DOCKERFILE.dockerignore` beside the Dockerfile, which rules in place of the context's `.dockerignore`
+    /// (that one is in `context_tree`).
+    #[serde(default)]
+    pub ignore_digest: Option<Digest>,
     pub target: Option<String>,
     pub build_args: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
@@ -94,12 +112,20 @@ pub struct SolveSpec {
 
 impl SolveSpec {
     /// What decides the result, commit and tags left out: equal keys may share children. None where the tree has no id.
+    /// Every field but `no_cache` and `pull` is in the key; a new field is in it by itself.
     pub fn fingerprint(&self, image: &ImageName) -> Option<Digest> {
         self.context_tree.as_ref()?;
+        self.dockerfile_digest.as_ref()?;
         let mut key = self.clone();
         key.no_cache = false;
         key.pull = false;
         let json = serde_json::to_vec(&(BuildPlan::VERSION, image, key)).ok()?;
         Some(Digest::of(&json))
+    }
+
+    /// The same solve for some of its platforms: what one builder takes, and whose fingerprint outlives a failure elsewhere.
+    #[must_use]
+    pub fn for_platforms(&self, platforms: &[Platform]) -> Self {
+        Self { platforms: platforms.to_vec(), ..self.clone() }
     }
 }
