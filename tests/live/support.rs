@@ -1,1 +1,46 @@
 //! What `tests/run` has prepared: addresses and tools, read from the environment.
+//!
+//! Absence is a failure with the remedy, never a skip.
+#![allow(dead_code, reason = "each test file takes what it needs")]
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+/// The engines all live tests share, and the programs for tests that start their own.
+#[derive(Debug)]
+pub struct Engines {
+    /// `unix:///…`: a buildkitd that finds `busybox` (docker.io) for linux/amd64 and linux/arm64, and runs arm64.
+    pub buildkit: String,
+    /// `127.0.0.1:PORT`: plain http; the buildkitd above pushes to it.
+    pub registry: String,
+    /// `127.0.0.1:PORT`: plain http; holds `library/busybox:latest`, to be named as a mirror of docker.io.
+    pub base_registry: String,
+    pub buildkitd: PathBuf,
+    pub buildctl: PathBuf,
+    pub crane: PathBuf,
+    /// `docker-registry` or `registry`.
+    pub registry_program: PathBuf,
+}
+
+pub fn engines() -> &'static Engines {
+    static ENGINES: OnceLock<Engines> = OnceLock::new();
+    ENGINES.get_or_init(|| Engines {
+        buildkit: prepared("LEMNOS_TEST_BUILDKIT_ADDR"),
+        registry: prepared("LEMNOS_TEST_REGISTRY_ADDR"),
+        base_registry: prepared("LEMNOS_TEST_BASE_REGISTRY"),
+        buildkitd: prepared("LEMNOS_TEST_BUILDKITD").into(),
+        buildctl: prepared("LEMNOS_TEST_BUILDCTL").into(),
+        crane: prepared("LEMNOS_TEST_CRANE").into(),
+        registry_program: prepared("LEMNOS_TEST_REGISTRY").into(),
+    })
+}
+
+fn prepared(name: &str) -> String {
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("{name} is not set: run tests/run (or eval \"$(tests/engines up DIR)\")"))
+}
+
+/// The binary under test.
+pub fn lemnos() -> PathBuf {
+    env!("CARGO_BIN_EXE_lemnos").into()
+}
