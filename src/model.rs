@@ -15,7 +15,7 @@ pub mod tree;
 pub use app::{App, AppName, AppSettings, Compression, UserName};
 pub use build::{Build, BuildId, BuildState};
 pub use git::{RefName, RefUpdate, Sha};
-pub use image::{Digest, ImageName, Platform, Tag};
+pub use image::{Digest, ImageName, ImagePrefix, Platform, Tag};
 pub use key::{Fingerprint, UserKey};
 pub use plan::{BuildPlan, Detected, ImagePlan, KindName, SolveSpec};
 pub use push::{Push, PushOptions};

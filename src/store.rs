@@ -1,1 +1,183 @@
-//! (see docs/ARCHITECTURE.md)
+//! `Store`: everything lemnos remembers, in one SQLite file, as typed queries.
+//!
+//! What was answered with `Ok` is on disk (WAL with `synchronous = FULL`): an accepted push survives power loss.
+//! Text is parsed into the model's types on the way out, so a damaged row is an error with its place, never a guess.
+//! Must not know SSH, HTTP, registries or repositories on disk; one file a concern below `store/`.
+
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{Sqlite, Transaction};
+use tokio::sync::watch;
+
+mod apps;
+mod builds;
+mod error;
+mod events;
+mod ledger;
+mod published;
+mod tags;
+mod users;
+
+pub use builds::{BuildFilter, Finished};
+pub use error::StoreError;
+pub use published::Published;
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+/// The database's file name in the data directory.
+pub const FILE_NAME: &str = "lemnos.db";
+
+/// How long a writer waits for another process's write before `StoreError::Locked`.
+const BUSY_TIMEOUT_MS: u64 = 5_000;
+/// SQLite has one writer; more connections only serve readers.
+const MAX_CONNECTIONS: u32 = 8;
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/store/migrations/sqlite");
+
+/// A handle on the state; cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    pool: SqlitePool,
+    /// Counts writes to builds and events made through this handle; followers of a log wait on it.
+    build_changes: watch::Sender<u64>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Store")
+    }
+}
+
+impl Store {
+    /// Opens `data_dir`/lemnos.db, made with mode 0600 where there is none, and brings its schema up to date.
+    /// A database of a newer lemnos is refused.
+    pub async fn open(data_dir: &Path) -> Result<Self> {
+        Self::open_with(data_dir, Duration::from_millis(BUSY_TIMEOUT_MS)).await
+    }
+
+    async fn open_with(data_dir: &Path, busy_timeout: Duration) -> Result<Self> {
+        let path = data_dir.join(FILE_NAME);
+        let opened = |result| error::opening(&path, result);
+        // two processes that open a fresh file at once must not both migrate it; the lock goes with the handle
+        let _migrating = lock_directory(data_dir.to_owned()).await?;
+        private_file(&path)?;
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(busy_timeout);
+        let pool = opened(
+            SqlitePoolOptions::new()
+                .max_connections(MAX_CONNECTIONS)
+                .acquire_timeout(busy_timeout + Duration::from_secs(25))
+                .connect_with(options)
+                .await,
+        )?;
+        if let Err(cause) = MIGRATIONS.run(&pool).await {
+            pool.close().await;
+            return Err(error::migrating(&path, cause));
+        }
+        Ok(Self { inner: Arc::new(Inner { pool, build_changes: watch::Sender::new(0) }) })
+    }
+
+    /// For the other files of `store` only: everything else calls typed queries.
+    pub(crate) fn pool(&self) -> &SqlitePool {
+        &self.inner.pool
+    }
+
+    /// A transaction that holds the write lock from its first moment: one begun for reading and raised later
+    /// could not wait for another writer.
+    pub(crate) async fn write(&self) -> Result<Transaction<'static, Sqlite>> {
+        Ok(self.inner.pool.begin_with("BEGIN IMMEDIATE").await?)
+    }
+
+    /// Wakes after every build or event written through this handle or its clones (not by another process).
+    pub fn build_changes(&self) -> watch::Receiver<u64> {
+        self.inner.build_changes.subscribe()
+    }
+
+    fn builds_changed(&self) {
+        self.inner.build_changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Waits for running queries and closes the file; the WAL is folded in.
+    pub async fn close(&self) {
+        self.inner.pool.close().await;
+    }
+
+    /// One trivial read, for health checks.
+    pub async fn ping(&self) -> Result<()> {
+        sqlx::query("SELECT 1 FROM apps LIMIT 1").fetch_optional(self.pool()).await?;
+        Ok(())
+    }
+}
+
+/// Unix milliseconds now.
+pub fn now_ms() -> i64 {
+    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Locks the directory itself until the handle is dropped.
+async fn lock_directory(dir: PathBuf) -> Result<std::fs::File> {
+    let locking = move || {
+        let open = |cause| StoreError::DataDir { path: dir.clone(), cause };
+        let handle = std::fs::File::open(&dir).map_err(open)?;
+        rustix::fs::flock(&handle, rustix::fs::FlockOperation::LockExclusive)
+            .map_err(|errno| open(errno.into()))?;
+        Ok(handle)
+    };
+    match tokio::task::spawn_blocking(locking).await {
+        Ok(result) => result,
+        Err(cause) => Err(StoreError::DataDir { path: PathBuf::new(), cause: std::io::Error::other(cause) }),
+    }
+}
+
+/// Makes the file with mode 0600, and takes other people's access away from one that has more.
+/// SQLite gives its -wal and -shm files the mode of the database.
+fn private_file(path: &Path) -> Result<()> {
+    let failed = |cause| StoreError::DataDir { path: path.to_owned(), cause };
+    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+            let mode = std::fs::metadata(path).map_err(failed)?.permissions().mode();
+            if mode & 0o077 != 0 {
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & 0o700))
+                    .map_err(failed)?;
+            }
+            Ok(())
+        }
+        Err(e) => Err(failed(e)),
+    }
+}
+
+/// Parses a stored text into its type; `place` is `table.column`, for the error.
+fn parsed<T: FromStr<Err = crate::model::Invalid>>(place: &'static str, text: &str) -> Result<T> {
+    text.parse()
+        .map_err(|cause: crate::model::Invalid| StoreError::Damaged { place, cause: cause.to_string() })
+}
+
+/// Reads a stored JSON value; `place` is `table.column`, for the error.
+fn from_json<T: serde::de::DeserializeOwned>(place: &'static str, text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|cause| StoreError::Damaged { place, cause: cause.to_string() })
+}
+
+/// Writes a value as JSON; `place` is `table.column`, for the error.
+fn to_json<T: serde::Serialize>(place: &'static str, value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|cause| StoreError::Damaged { place, cause: cause.to_string() })
+}
+
+#[cfg(test)]
+mod tests;

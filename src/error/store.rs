@@ -1,1 +1,42 @@
 //! `store` errors as people see them.
+
+use super::{Kind, Report};
+use crate::store::StoreError;
+
+impl From<StoreError> for Report {
+    fn from(error: StoreError) -> Self {
+        let (kind, hint) = verdict(&error);
+        let report = Self::new(kind, error.to_string());
+        match hint {
+            Some(hint) => report.hint(hint),
+            None => report,
+        }
+    }
+}
+
+fn verdict(error: &StoreError) -> (Kind, Option<String>) {
+    use StoreError as E;
+    let (kind, hint) = match error {
+        E::DataDir { .. } => (Kind::Internal, "check that the data directory exists and belongs to the user lemnos runs as".to_owned()),
+        E::Open { cause, .. } => return verdict(cause),
+        E::NewerSchema { .. } => (Kind::Conflict, "run the newer lemnos, or restore a copy of the database from before it ran".to_owned()),
+        E::Migration { .. } => (Kind::Internal, "nothing was changed; keep the file and restore a copy, or report this".to_owned()),
+        E::Locked => (Kind::Unavailable, "try again; if it stays so, look for another program that has the database open (`fuser lemnos.db`)".to_owned()),
+        E::ReadOnly(_) => (Kind::Unavailable, "make the data directory and lemnos.db writable for the user lemnos runs as, and check that the file system is not mounted read-only".to_owned()),
+        E::Full(_) => (Kind::Unavailable, "free some space on the file system of the data directory; nothing was changed".to_owned()),
+        E::Corrupt(_) | E::Damaged { .. } => (Kind::Internal, "`sqlite3 lemnos.db 'pragma integrity_check'` says more; restore a copy of the database".to_owned()),
+        E::KeyTaken { user, fingerprint } => (Kind::Conflict, format!("a key says who pushes, so it has one user: remove it from {user} first (`lemnos keys remove {fingerprint}`), or add another key")),
+        E::NoKey(_) => (Kind::NotFound, "`lemnos keys list` shows the registered keys".to_owned()),
+        E::NoUser(user) => (Kind::NotFound, format!("a user appears with the first key: `lemnos keys add {user} FILE`")),
+        E::NoApp(app) => (Kind::NotFound, format!("`lemnos apps list` shows the apps; `lemnos apps create {app}` makes it")),
+        E::AppExists(app) => (Kind::Conflict, format!("`lemnos apps show {app}` shows it")),
+        E::ImageTaken { .. } => (Kind::Conflict, "two apps never share an image name: set another one with `lemnos apps set APP image=HOST/PATH`".to_owned()),
+        E::NoGrant { app, .. } => (Kind::NotFound, format!("`lemnos apps show {app}` shows who may push")),
+        E::NoBuild(_) => (Kind::NotFound, "`lemnos builds list` shows the builds; at least the last 4 digits of an id name one".to_owned()),
+        E::AmbiguousBuild { .. } => (Kind::User, "type more digits".to_owned()),
+        E::TagTaken { owner, .. } => (Kind::Conflict, format!("two refs never share a tag: push another name, delete {}, or set tag templates that tell them apart (`lemnos apps set APP tags=…`)", owner.short())),
+        E::BuildEnded(_) => return (Kind::Conflict, None),
+        E::Database(_) => return (Kind::Internal, None),
+    };
+    (kind, Some(hint))
+}

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::image::{ImageName, Platform};
+use super::image::{ImageName, ImagePrefix, Platform};
 use super::{Invalid, text_newtype};
 
 /// An app's name: also the last part of its image name, so the rules of a registry's path component hold.
@@ -146,4 +146,11 @@ pub struct App {
     pub settings: AppSettings,
     /// Unix milliseconds.
     pub created_at_ms: i64,
+}
+
+impl App {
+    /// The image name in effect: the one that was set, else the app's name under `prefix`.
+    pub fn image(&self, prefix: Option<&ImagePrefix>) -> Option<ImageName> {
+        self.settings.image.clone().or_else(|| prefix.map(|prefix| prefix.image(&self.name)))
+    }
 }

@@ -110,6 +110,57 @@ impl ImageName {
     pub fn path(&self) -> &str {
         self.0.split_once('/').map_or("", |(_, path)| path)
     }
+    /// Whether both names mean one repository: hosts have no case, and a registry on this machine has several names.
+    pub fn same_repository(&self, other: &Self) -> bool {
+        self.path() == other.path() && canonical_host(self.host()) == canonical_host(other.host())
+    }
+}
+
+fn canonical_host(host: &str) -> String {
+    let host = host.to_ascii_lowercase();
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => (name, Some(port)),
+        _ => (host.as_str(), None),
+    };
+    let name = match name {
+        "127.0.0.1" | "[::1]" | "localhost" => "localhost",
+        "index.docker.io" | "registry-1.docker.io" => "docker.io",
+        name => name,
+    };
+    port.map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"))
+}
+
+/// Where the images of apps go that have no image name of their own: `HOST[:PORT][/PREFIX]`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ImagePrefix(String);
+text_newtype!(ImagePrefix);
+
+impl FromStr for ImagePrefix {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        // an app's name takes up to 63 bytes and a slash of an image name's 255
+        let fits = text.len() <= 191 && format!("{text}/app").parse::<ImageName>().is_ok();
+        if fits {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(Invalid::new(
+                "registry",
+                text,
+                "HOST[:PORT][/PREFIX] without a scheme, the prefix in lower case, for example localhost:5000 or registry.example.com/team",
+            ))
+        }
+    }
+}
+
+impl ImagePrefix {
+    /// `localhost:5000`
+    pub fn host(&self) -> &str {
+        self.0.split_once('/').map_or(self.0.as_str(), |(host, _)| host)
+    }
+    /// `PREFIX/APP`
+    pub fn image(&self, app: &super::AppName) -> ImageName {
+        ImageName(format!("{}/{app}", self.0))
+    }
 }
 
 /// An OCI platform, `os/arch[/variant]`, in its normal form (`arm64` has no variant, `arm` defaults to v7).
