@@ -1,1 +1,5 @@
-//! (see docs/ARCHITECTURE.md)
+//! Builds as records: every build of a push has a row and its whole log, and its events reach those who watch.
+//!
+//! A job outlives the connection that asked for it. `jobs` decides nothing about a build: `pipeline` does.
+
+pub mod record;

@@ -1,0 +1,256 @@
+//! One build's record while it runs: numbers its events, shows them to the pusher, writes them to the store.
+//!
+//! The sink never blocks a build. The stored log is bounded; what exceeds it is dropped with a mark, steps and
+//! results are always kept.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use crate::event::{BuildEvent, EventSink, Recorded};
+use crate::model::BuildId;
+use crate::notify::text::TextRenderer;
+use crate::store::{Store, StoreError};
+
+/// Log lines of one build that are kept, in bytes; BuildKit itself clips a step at 2 MiB.
+const LOG_LIMIT_BYTES: usize = 64 << 20;
+/// Events per transaction of the writer.
+const BATCH_EVENTS: usize = 512;
+
+/// Where the rendered lines go; called with whole lines, must not block.
+pub type LineSink = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// Records one build. Dropping it without `finish` leaves the events written so far.
+pub struct Recorder {
+    shared: Arc<Shared>,
+    writer: tokio::task::JoinHandle<Result<(), StoreError>>,
+    heartbeat: tokio::task::JoinHandle<()>,
+}
+
+struct Shared {
+    began: Instant,
+    state: Mutex<State>,
+    lines: LineSink,
+}
+
+struct State {
+    next_seq: u64,
+    logged_bytes: usize,
+    clipped: bool,
+    renderer: TextRenderer,
+    last_line: Instant,
+    store: Option<mpsc::UnboundedSender<Recorded>>,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // a renderer that panicked mid-line has lost a line, not its state
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn take(&self, event: BuildEvent) {
+        let mut state = self.state();
+        if let BuildEvent::StepLog { line, .. } = &event {
+            state.logged_bytes = state.logged_bytes.saturating_add(line.len());
+            if state.logged_bytes > LOG_LIMIT_BYTES {
+                if state.clipped {
+                    return;
+                }
+                state.clipped = true;
+                let text =
+                    format!("log limit of {} MiB reached: further output is dropped", LOG_LIMIT_BYTES >> 20);
+                self.put(&mut state, BuildEvent::Note { text });
+                return;
+            }
+        }
+        self.put(&mut state, event);
+    }
+
+    fn put(&self, state: &mut State, event: BuildEvent) {
+        let recorded = Recorded { seq: state.next_seq, at_ms: self.elapsed_ms(), event };
+        state.next_seq += 1;
+        for line in state.renderer.render(&recorded) {
+            (self.lines)(&line);
+            state.last_line = Instant::now();
+        }
+        if let Some(store) = &state.store {
+            // the writer ends early only when the store fails, and `finish` reports that
+            let _ = store.send(recorded);
+        }
+    }
+}
+
+impl Recorder {
+    /// Begins the record of a build whose row exists already.
+    pub fn begin(store: Store, build: BuildId, color: bool, heartbeat: Duration, lines: LineSink) -> Self {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let now = Instant::now();
+        let shared = Arc::new(Shared {
+            began: now,
+            state: Mutex::new(State {
+                next_seq: 0,
+                logged_bytes: 0,
+                clipped: false,
+                renderer: TextRenderer::new(color),
+                last_line: now,
+                store: Some(sender),
+            }),
+            lines,
+        });
+        let writer = tokio::spawn(write(store, build, receiver));
+        let heartbeat = tokio::spawn(beat(shared.clone(), heartbeat));
+        Self { shared, writer, heartbeat }
+    }
+
+    pub fn sink(&self) -> EventSink {
+        let shared = self.shared.clone();
+        EventSink::new(move |event| shared.take(event))
+    }
+
+    pub fn elapsed_ms(&self) -> u64 {
+        self.shared.elapsed_ms()
+    }
+
+    /// Waits until every event is in the store.
+    pub async fn finish(self) -> Result<(), StoreError> {
+        self.heartbeat.abort();
+        // sinks may live on in clones; taking the sender away is what ends the writer
+        self.shared.state().store = None;
+        match self.writer.await {
+            Ok(result) => result,
+            Err(e) => {
+                tracing::error!(error = %e, "the event writer ended unexpectedly");
+                Ok(())
+            }
+        }
+    }
+}
+
+async fn write(
+    store: Store,
+    build: BuildId,
+    mut events: mpsc::UnboundedReceiver<Recorded>,
+) -> Result<(), StoreError> {
+    let mut batch = Vec::with_capacity(BATCH_EVENTS);
+    while events.recv_many(&mut batch, BATCH_EVENTS).await > 0 {
+        store.append_events(&build, &batch).await?;
+        batch.clear();
+    }
+    Ok(())
+}
+
+/// Tells the pusher that the build is alive whenever nothing was shown for `interval`.
+async fn beat(shared: Arc<Shared>, interval: Duration) {
+    let mut next = interval;
+    loop {
+        tokio::time::sleep(next).await;
+        let mut state = shared.state();
+        let silent = state.last_line.elapsed();
+        if silent >= interval {
+            (shared.lines)(&state.renderer.heartbeat(shared.elapsed_ms()));
+            state.last_line = Instant::now();
+            next = interval;
+        } else {
+            next = interval.saturating_sub(silent);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Build, BuildState};
+
+    async fn store_with_build(dir: &std::path::Path) -> (Store, BuildId) {
+        let store = Store::open(dir).await.unwrap();
+        store.create_app(&"shop".parse().unwrap(), None).await.unwrap();
+        let id = BuildId::generate();
+        let build = Build {
+            id: id.clone(),
+            app: "shop".parse().unwrap(),
+            user: "ada".parse().unwrap(),
+            reference: "refs/heads/main".parse().unwrap(),
+            commit: "a".repeat(40).parse().unwrap(),
+            state: BuildState::Running,
+            started_at_ms: 1,
+            finished_at_ms: None,
+            image: None,
+            digest: None,
+            tags: Vec::new(),
+            reason: None,
+        };
+        store.create_build(&build).await.unwrap();
+        (store, id)
+    }
+
+    fn screen() -> (LineSink, Arc<Mutex<Vec<String>>>) {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let sink = lines.clone();
+        (Arc::new(move |line: &str| sink.lock().unwrap().push(line.to_owned())), lines)
+    }
+
+    #[tokio::test]
+    async fn what_was_shown_is_stored_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, id) = store_with_build(dir.path()).await;
+        let (lines, shown) = screen();
+        let recorder = Recorder::begin(store.clone(), id.clone(), false, Duration::from_secs(60), lines);
+        let events = recorder.sink();
+        for n in 0..1_000 {
+            events.emit(BuildEvent::Note { text: format!("note {n}") });
+        }
+        recorder.finish().await.unwrap();
+        let stored = store.events(&id, 0, 2_000).await.unwrap();
+        assert_eq!(stored.len(), 1_000);
+        assert!(stored.iter().enumerate().all(|(n, e)| e.seq == n as u64));
+        assert_eq!(shown.lock().unwrap().last().unwrap().trim(), "note 999");
+    }
+
+    #[tokio::test]
+    async fn a_flood_is_cut_with_a_mark_and_results_still_come_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, id) = store_with_build(dir.path()).await;
+        let (lines, shown) = screen();
+        let recorder = Recorder::begin(store.clone(), id, false, Duration::from_secs(60), lines);
+        let events = recorder.sink();
+        let line = "x".repeat(LOG_LIMIT_BYTES / 4);
+        for _ in 0..10 {
+            events.emit(BuildEvent::StepLog { step: 1, line: line.clone() });
+        }
+        events.emit(BuildEvent::Succeeded { duration_ms: 1 });
+        recorder.finish().await.unwrap();
+        let shown = shown.lock().unwrap();
+        assert_eq!(shown.iter().filter(|l| l.contains("log limit")).count(), 1);
+        assert!(shown.last().unwrap().contains("Done"));
+    }
+
+    #[tokio::test]
+    async fn silence_is_broken_by_a_heartbeat() {
+        let began = Instant::now();
+        let (lines, shown) = screen();
+        let shared = Arc::new(Shared {
+            began,
+            state: Mutex::new(State {
+                next_seq: 0,
+                logged_bytes: 0,
+                clipped: false,
+                renderer: TextRenderer::new(false),
+                last_line: began,
+                store: None,
+            }),
+            lines,
+        });
+        // no interval at all: every wake-up finds silence
+        let beat = tokio::spawn(beat(shared, Duration::ZERO));
+        while shown.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        beat.abort();
+        assert!(shown.lock().unwrap()[0].contains("still"));
+    }
+}
