@@ -62,8 +62,9 @@ pub struct GitRequest {
 
 /// The client's end of the request.
 ///
-/// When the client goes away, `stdin` ends and what is written to `stdout` and `stderr` is dropped without an error, so
-/// that whoever serves the request can finish it.
+/// When the client goes away, `stdin` ends. What is then written to `stdout` and `stderr` of a service that writes is
+/// dropped without an error, so that it can be finished; for one that only reads, writing fails with a broken pipe, so
+/// that nothing is packed for nobody. Dropping `stdin` early is fine: what the client still sends is thrown away.
 pub struct GitIo {
     pub stdin: Box<dyn AsyncRead + Send + Unpin>,
     pub stdout: Box<dyn AsyncWrite + Send + Unpin>,

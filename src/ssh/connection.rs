@@ -1,0 +1,99 @@
+//! One connection's life: a deadline until it has logged in, then as long as it has sessions, and cut when it must be.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::Disconnect;
+use russh::server::{self, RunningSession};
+use tokio::net::TcpStream;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::admission::Place;
+use super::door::Door;
+use super::listener::House;
+use super::streams::Severable;
+
+/// For a client that was told to go.
+const PARTING: Duration = Duration::from_secs(2);
+
+/// Serves one connection to its end.
+pub(super) async fn serve(house: Arc<House>, socket: TcpStream, peer: SocketAddr, mut place: Place) {
+    if let Err(e) = socket.set_nodelay(true) {
+        tracing::debug!(%peer, "TCP_NODELAY: {e}");
+    }
+    let deadline = Instant::now() + house.config.login_grace;
+    let cut = CancellationToken::new();
+    let (logged_in_sender, logged_in) = oneshot::channel();
+    let (sessions_sender, sessions) = watch::channel(0);
+    let door = Door::new(Arc::clone(&house), peer, cut.clone(), logged_in_sender, sessions_sender);
+    let stream = Severable::new(socket, cut.clone());
+    let starting = server::run_stream(Arc::clone(&house.russh), stream, door);
+    let mut session = tokio::select! {
+        started = timeout_at(deadline, starting) => match started {
+            Ok(Ok(session)) => session,
+            Ok(Err(e)) => return ended(peer, "greeting", Err(e)),
+            Err(_) => return too_slow(peer),
+        },
+        () = house.shutdown.cancelled() => return,
+    };
+    tokio::select! {
+        end = &mut session => return ended(peer, "login", end),
+        Ok(()) = logged_in => place.logged_in(),
+        () = sleep_until(deadline) => {
+            too_slow(peer);
+            cut.cancel();
+            return settle(session).await;
+        }
+        () = house.shutdown.cancelled() => {
+            cut.cancel();
+            return settle(session).await;
+        }
+    }
+    tokio::select! {
+        end = &mut session => return ended(peer, "session", end),
+        () = house.cut_off.cancelled() => {}
+        why = no_longer_needed(&house, sessions) => {
+            let handle = session.handle();
+            let told = handle.disconnect(Disconnect::ByApplication, why.to_owned(), String::new());
+            if timeout(PARTING, told).await.is_ok() && timeout(PARTING, &mut session).await.is_ok() {
+                return;
+            }
+        }
+    }
+    cut.cancel();
+    settle(session).await;
+}
+
+/// Waits until the connection has no session and none is to be expected: it was idle for long, or the server stops.
+async fn no_longer_needed(house: &House, mut sessions: watch::Receiver<usize>) -> &'static str {
+    loop {
+        // The door holds the sender for as long as the connection lives.
+        if sessions.wait_for(|open| *open == 0).await.is_err() {
+            return "";
+        }
+        tokio::select! {
+            () = house.shutdown.cancelled() => return "the server is stopping",
+            () = sleep(house.config.idle) => return "idle",
+            _ = sessions.wait_for(|open| *open > 0) => {}
+        }
+    }
+}
+
+/// A cut connection ends with its next read or write; one that is still busy with a session's input ends with that.
+async fn settle(session: RunningSession<Door>) {
+    let _ = timeout(PARTING, session).await;
+}
+
+fn too_slow(peer: SocketAddr) {
+    tracing::info!(event = "cut", %peer, reason = "login-grace", "connection cut");
+}
+
+fn ended(peer: SocketAddr, phase: &'static str, end: Result<(), super::Error>) {
+    match end {
+        Ok(()) => tracing::debug!(%peer, phase, "connection ended"),
+        Err(e) => tracing::debug!(%peer, phase, "connection ended: {e}"),
+    }
+}

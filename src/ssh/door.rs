@@ -1,0 +1,298 @@
+//! What one connection may do: russh's callbacks, answered.
+//!
+//! Requests are answered inside the callback, in the order in which they came; whatever takes time goes to a task.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use russh::keys::{Algorithm, PublicKey};
+use russh::server::{
+    Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey,
+};
+use russh::{Channel, ChannelId, ChannelOpenFailure, MethodSet, Pty};
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::attempts::{self, Attempts, Useless};
+use super::command;
+use super::listener::House;
+use super::session::{Caller, Waiting};
+use super::{Error, Identity, transport};
+use crate::model::Fingerprint;
+
+/// Offers of known keys without a signature cost nothing but a lookup; no client needs this many.
+const MAX_OFFERS: usize = 64;
+/// Channels over a connection's whole life: each leaves a little memory behind in russh.
+const MAX_CHANNELS: usize = 10_000;
+
+/// The state of one connection.
+pub(super) struct Door {
+    house: Arc<House>,
+    peer: SocketAddr,
+    cut: CancellationToken,
+    attempts: Attempts,
+    offers: usize,
+    /// Set by a verified signature of a registered key, and by nothing else.
+    who: Option<Identity>,
+    logged_in: Option<oneshot::Sender<()>>,
+    sessions: watch::Sender<usize>,
+    waiting: HashMap<ChannelId, Waiting>,
+    channels: usize,
+}
+
+impl Door {
+    pub(super) fn new(
+        house: Arc<House>,
+        peer: SocketAddr,
+        cut: CancellationToken,
+        logged_in: oneshot::Sender<()>,
+        sessions: watch::Sender<usize>,
+    ) -> Self {
+        Self {
+            house,
+            peer,
+            cut,
+            attempts: Attempts::default(),
+            offers: 0,
+            who: None,
+            logged_in: Some(logged_in),
+            sessions,
+            waiting: HashMap::new(),
+            channels: 0,
+        }
+    }
+
+    /// Whose key this is, if it is a kind that is taken.
+    async fn owner(
+        &self,
+        key: &PublicKey,
+        algorithm: &Algorithm,
+    ) -> Result<Identity, (Option<Fingerprint>, Useless)> {
+        let fingerprint = attempts::fingerprint(key).ok_or((None, Useless::Kind))?;
+        let useless = |why| (Some(fingerprint.clone()), why);
+        attempts::acceptable(key, algorithm).map_err(useless)?;
+        match self.house.host.user_of(&fingerprint).await {
+            Ok(Some(user)) => Ok(Identity { user, key: fingerprint.clone() }),
+            Ok(None) => Err(useless(Useless::Unknown)),
+            Err(e) => {
+                tracing::error!(peer = %self.peer, key = %fingerprint, "looking up a key: {e}");
+                Err(useless(Useless::LookupFailed))
+            }
+        }
+    }
+
+    /// Refuses a key. When no more are tried, only the round that tells why is left.
+    fn refuse(&mut self, key: Option<Fingerprint>, algorithm: &Algorithm, why: Useless) -> Auth {
+        tracing::info!(
+            event = "key-refused", peer = %self.peer, ssh_user = ?self.attempts.ssh_user(), key = key.as_ref().map(Fingerprint::as_str),
+            algorithm = %algorithm, reason = why.reason(), "key refused"
+        );
+        self.attempts.refuse(key, algorithm, why);
+        let mut methods = transport::methods();
+        if self.attempts.refusals() >= self.house.config.max_auth_tries {
+            methods.remove(russh::MethodKind::PublicKey);
+        }
+        Auth::Reject { proceed_with_methods: Some(methods), partial_success: false }
+    }
+
+    fn out_of_attempts(&mut self) -> bool {
+        self.offers += 1;
+        let out = self.attempts.refusals() >= self.house.config.max_auth_tries || self.offers > MAX_OFFERS;
+        if out {
+            tracing::info!(event = "cut", peer = %self.peer, ssh_user = ?self.attempts.ssh_user(), reason = "too-many-attempts", "connection cut");
+        }
+        out
+    }
+
+    fn caller(&self) -> Option<Caller> {
+        let who = self.who.clone()?;
+        Some(Caller { house: Arc::clone(&self.house), who, peer: self.peer, cut: self.cut.clone() })
+    }
+
+    /// Answers a channel's request; a channel can ask once.
+    fn ask(&mut self, channel: ChannelId, line: &[u8], session: &mut Session) -> Result<(), Error> {
+        let (Some(waiting), Some(caller)) = (self.waiting.remove(&channel), self.caller()) else {
+            return Ok(session.channel_failure(channel)?);
+        };
+        session.channel_success(channel)?;
+        caller.answer(waiting, command::parse(line));
+        Ok(())
+    }
+
+    fn denied(&self, what: &'static str) {
+        tracing::info!(event = "denied", peer = %self.peer, user = self.who.as_ref().map(|w| w.user.as_str()), reason = what, "request denied");
+    }
+}
+
+impl Handler for Door {
+    type Error = Error;
+
+    async fn auth_none(&mut self, user: &str) -> Result<Auth, Error> {
+        self.attempts.by(user);
+        Ok(Auth::reject())
+    }
+
+    async fn auth_publickey_offered(&mut self, user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Error> {
+        self.attempts.by(user);
+        if self.out_of_attempts() {
+            return Err(Error::TooManyAttempts);
+        }
+        match self.owner(offer.public_key, offer.algorithm).await {
+            Ok(_) => Ok(Auth::Accept),
+            Err((key, why)) => Ok(self.refuse(key, offer.algorithm, why)),
+        }
+    }
+
+    async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Error> {
+        self.attempts.by(user);
+        match self.owner(key.public_key, key.algorithm).await {
+            Ok(who) => {
+                tracing::info!(
+                    event = "logged-in", peer = %self.peer, ssh_user = ?self.attempts.ssh_user(), user = %who.user, key = %who.key,
+                    algorithm = %key.algorithm, "logged in"
+                );
+                self.who = Some(who);
+                Ok(Auth::Accept)
+            }
+            Err((fingerprint, why)) => Ok(self.refuse(fingerprint, key.algorithm, why)),
+        }
+    }
+
+    /// The round that tells a client why its keys were refused. It asks nothing and never succeeds.
+    async fn auth_keyboard_interactive<'a>(
+        &'a mut self,
+        user: &str,
+        _submethods: &str,
+        response: Option<Response<'a>>,
+    ) -> Result<Auth, Error> {
+        self.attempts.by(user);
+        let max_tries = self.house.config.max_auth_tries;
+        if response.is_none() && self.attempts.tell() {
+            let text = self.attempts.text(max_tries, &self.house.host.registration_hint());
+            return Ok(Auth::Partial {
+                name: "".into(),
+                instructions: text.into(),
+                prompts: Vec::new().into(),
+            });
+        }
+        let mut methods = MethodSet::empty();
+        if self.attempts.refusals() < max_tries {
+            methods.push(russh::MethodKind::PublicKey);
+        }
+        Ok(Auth::Reject { proceed_with_methods: Some(methods), partial_success: false })
+    }
+
+    async fn auth_succeeded(&mut self, _: &mut Session) -> Result<(), Error> {
+        if let Some(logged_in) = self.logged_in.take() {
+            // Nobody listens when the connection is being cut; then there is nothing to tell.
+            let _ = logged_in.send(());
+        }
+        Ok(())
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        self.channels += 1;
+        let open = *self.sessions.borrow();
+        if open >= self.house.config.max_sessions_per_connection || self.channels > MAX_CHANNELS {
+            self.denied("too-many-sessions");
+            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            return Ok(());
+        }
+        let id = channel.id();
+        let (read, write) = channel.split();
+        self.waiting.insert(id, Waiting::new(read, write, self.sessions.clone()));
+        reply.accept().await;
+        Ok(())
+    }
+
+    async fn channel_close(&mut self, channel: ChannelId, _: &mut Session) -> Result<(), Error> {
+        self.waiting.remove(&channel);
+        Ok(())
+    }
+
+    async fn env_request(
+        &mut self,
+        channel: ChannelId,
+        name: &str,
+        value: &str,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        let protocol = (name == "GIT_PROTOCOL").then(|| command::git_protocol(value)).flatten();
+        match (protocol, self.waiting.get_mut(&channel)) {
+            (Some(protocol), Some(waiting)) => {
+                waiting.protocol = Some(protocol);
+                session.channel_success(channel)?;
+            }
+            _ => session.channel_failure(channel)?,
+        }
+        Ok(())
+    }
+
+    async fn exec_request(
+        &mut self,
+        channel: ChannelId,
+        line: &[u8],
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        self.ask(channel, line, session)
+    }
+
+    async fn shell_request(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), Error> {
+        self.ask(channel, b"", session)
+    }
+
+    async fn pty_request(
+        &mut self,
+        channel: ChannelId,
+        _: &str,
+        _: u32,
+        _: u32,
+        _: u32,
+        _: u32,
+        _: &[(Pty, u32)],
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        Ok(session.channel_failure(channel)?)
+    }
+
+    async fn x11_request(
+        &mut self,
+        channel: ChannelId,
+        _: bool,
+        _: &str,
+        _: &str,
+        _: u32,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        self.denied("x11");
+        Ok(session.channel_failure(channel)?)
+    }
+
+    async fn subsystem_request(
+        &mut self,
+        channel: ChannelId,
+        _: &str,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        self.denied("subsystem");
+        Ok(session.channel_failure(channel)?)
+    }
+
+    async fn window_change_request(
+        &mut self,
+        channel: ChannelId,
+        _: u32,
+        _: u32,
+        _: u32,
+        _: u32,
+        session: &mut Session,
+    ) -> Result<(), Error> {
+        Ok(session.channel_failure(channel)?)
+    }
+}

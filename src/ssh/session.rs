@@ -1,0 +1,317 @@
+//! One session: an exec request is authorised, served, and answered with its exit status.
+//!
+//! The task that serves is not the one that talks to the client: when the client is gone, or takes nothing for too
+//! long, output has nowhere to go and serving runs to its end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use russh::server::Msg;
+use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::command::{Command, Refused};
+use super::listener::House;
+use super::streams::{Chunk, Output, Stdin, Stream, WhenGone};
+use super::{GitIo, GitRequest, GitService, Identity};
+use crate::model::{App, AppName};
+
+/// Messages of up to a packet each between the connection and the one who serves.
+const QUEUE: usize = 32;
+/// Of an explanation.
+const MAX_TEXT_BYTES: usize = 2000;
+/// Exit status of what was refused.
+const REFUSED: u32 = 1;
+/// Exit status when serving was cut off, as of a process ended by SIGTERM.
+const CUT_OFF: u32 = 143;
+/// Exit status when serving broke down, as sysexits has it for internal errors.
+const BROKEN: u32 = 70;
+
+/// A channel that is open and has not been asked for anything.
+pub(super) struct Waiting {
+    pub(super) write: ChannelWriteHalf<Msg>,
+    pub(super) protocol: Option<String>,
+    stdin: mpsc::Receiver<Bytes>,
+    running: Arc<AtomicBool>,
+    gone: CancellationToken,
+    open: Open,
+}
+
+/// Counts a channel as open for as long as it lives.
+struct Open(watch::Sender<usize>);
+
+impl Open {
+    fn new(sessions: watch::Sender<usize>) -> Self {
+        sessions.send_modify(|n| *n += 1);
+        Self(sessions)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.send_modify(|n| *n = n.saturating_sub(1));
+    }
+}
+
+impl Waiting {
+    /// Takes a channel; what the client sends on it is read from now on, so that it never holds up the connection.
+    pub(super) fn new(
+        read: ChannelReadHalf,
+        write: ChannelWriteHalf<Msg>,
+        sessions: watch::Sender<usize>,
+    ) -> Self {
+        let (sender, stdin) = mpsc::channel(QUEUE);
+        let running = Arc::new(AtomicBool::new(false));
+        let gone = CancellationToken::new();
+        tokio::spawn(take_in(read, sender, Arc::clone(&running), gone.clone()));
+        Self { write, protocol: None, stdin, running, gone, open: Open::new(sessions) }
+    }
+}
+
+/// Carries what the client sends to `stdin` while a request runs; notices when the client is gone.
+async fn take_in(
+    mut read: ChannelReadHalf,
+    stdin: mpsc::Sender<Bytes>,
+    running: Arc<AtomicBool>,
+    gone: CancellationToken,
+) {
+    let mut stdin = Some(stdin);
+    loop {
+        match read.wait().await {
+            Some(ChannelMsg::Data { data }) => {
+                if let Some(open) = &stdin
+                    && running.load(Ordering::Acquire)
+                    && open.send(data).await.is_err()
+                {
+                    stdin = None;
+                }
+            }
+            Some(ChannelMsg::Eof) => stdin = None,
+            Some(ChannelMsg::Close) | None => break,
+            Some(_) => {}
+        }
+    }
+    gone.cancel();
+}
+
+/// A session's way to the client.
+struct Client {
+    write: ChannelWriteHalf<Msg>,
+    gone: CancellationToken,
+    /// Cuts the connection.
+    cut: CancellationToken,
+    stall: Duration,
+}
+
+impl Client {
+    /// Sends, unless the client is gone or does not take it within the stall limit, which makes it gone.
+    async fn send(&self, message: impl Future<Output = Result<(), russh::Error>>) {
+        tokio::select! {
+            biased;
+            () = self.gone.cancelled() => {}
+            sent = tokio::time::timeout(self.stall, message) => match sent {
+                Ok(Ok(())) => {}
+                // The connection ended, or the client allows packets of no bytes.
+                Ok(Err(_)) => {
+                    self.gone.cancel();
+                    self.cut.cancel();
+                }
+                Err(_) => {
+                    tracing::warn!("a client took no output for {} s: it counts as gone", self.stall.as_secs());
+                    self.gone.cancel();
+                    self.cut.cancel();
+                }
+            }
+        }
+    }
+
+    async fn put(&self, stream: Stream, data: Bytes) {
+        match stream {
+            Stream::Stdout => self.send(self.write.data_bytes(data)).await,
+            Stream::Stderr => self.send(self.write.extended_data_bytes(1, data)).await,
+        }
+    }
+
+    /// The exit status, then the end of output, then the end of the channel: clients need this order.
+    async fn end(&self, status: u32) {
+        self.send(self.write.exit_status(status)).await;
+        self.send(self.write.eof()).await;
+        self.send(self.write.close()).await;
+    }
+}
+
+/// Who asks, and over which connection.
+#[derive(Clone)]
+pub(super) struct Caller {
+    pub(super) house: Arc<House>,
+    pub(super) who: Identity,
+    pub(super) peer: SocketAddr,
+    pub(super) cut: CancellationToken,
+}
+
+impl Caller {
+    /// Answers a channel's one request, in a task of its own.
+    pub(super) fn answer(self, waiting: Waiting, asked: Result<Command, Refused>) {
+        let Waiting { write, protocol, stdin, running, gone, open } = waiting;
+        let client = Client { write, gone, cut: self.cut.clone(), stall: self.house.config.output_stall };
+        let house = Arc::clone(&self.house);
+        house.tasks.spawn(async move {
+            let _open = open;
+            let status = match asked {
+                Ok(Command::Git { service, app }) => {
+                    match self.admit(service, &app).await {
+                        Ok(app) => {
+                            running.store(true, Ordering::Release);
+                            self.git(&client, GitRequest { protocol, ..self.request(service, app) }, stdin).await
+                        }
+                        Err(text) => {
+                            tracing::info!(event = "refused", peer = %self.peer, user = %self.who.user, key = %self.who.key, app = %app, service = %service, reason = %text.replace('\n', " "), "git request refused");
+                            client.put(Stream::Stdout, git_error(&text)).await;
+                            REFUSED
+                        }
+                    }
+                }
+                Ok(Command::Help) => {
+                    client.put(Stream::Stdout, help(&self.who).into()).await;
+                    0
+                }
+                Err(refused) => {
+                    tracing::info!(event = "refused", peer = %self.peer, user = %self.who.user, key = %self.who.key, reason = %refused, "command refused");
+                    self.refuse(&client, &refused).await;
+                    REFUSED
+                }
+            };
+            client.end(status).await;
+        });
+    }
+
+    async fn refuse(&self, client: &Client, refused: &Refused) {
+        if refused.is_git() {
+            client.put(Stream::Stdout, git_error(&refused.to_string())).await;
+        } else {
+            client.put(Stream::Stderr, format!("lemnos: {refused}\n\n{}", help(&self.who)).into()).await;
+        }
+    }
+
+    /// Whether the request may run now: the key may have been removed since it signed.
+    async fn admit(&self, service: GitService, app: &AppName) -> Result<App, String> {
+        if self.house.shutdown.is_cancelled() {
+            return Err("the server is stopping: try again in a moment".to_owned());
+        }
+        match self.house.host.user_of(&self.who.key).await {
+            Ok(Some(user)) if user == self.who.user => {}
+            Ok(_) => return Err(format!("the key {} is no longer registered", self.who.key)),
+            Err(e) => {
+                tracing::error!(peer = %self.peer, key = %self.who.key, "looking up a key: {e}");
+                return Err("the server cannot look up keys at the moment: try again later".to_owned());
+            }
+        }
+        self.house.host.authorize(&self.who, app, service).await
+    }
+
+    fn request(&self, service: GitService, app: App) -> GitRequest {
+        GitRequest {
+            id: uuid::Uuid::now_v7().simple().to_string(),
+            service,
+            app,
+            user: self.who.user.clone(),
+            key: self.who.key.clone(),
+            protocol: None,
+            peer: self.peer,
+        }
+    }
+
+    /// Has the request served, and carries its output to the client until it is done.
+    async fn git(&self, client: &Client, request: GitRequest, stdin: mpsc::Receiver<Bytes>) -> u32 {
+        let began = Instant::now();
+        let (id, service, app) = (request.id.clone(), request.service, request.app.name.clone());
+        tracing::info!(event = "accepted", request = %id, peer = %self.peer, user = %self.who.user, key = %self.who.key, app = %app, service = %service, "git request accepted");
+        let when_gone = if service.writes() { WhenGone::Discard } else { WhenGone::BrokenPipe };
+        let (sender, mut chunks) = mpsc::channel::<Chunk>(QUEUE);
+        let output = |stream, sender| Box::new(Output::new(stream, sender, client.gone.clone(), when_gone));
+        let io = GitIo {
+            stdin: Box::new(Stdin::new(stdin)),
+            stdout: output(Stream::Stdout, sender.clone()),
+            stderr: output(Stream::Stderr, sender),
+        };
+        let (house, cut_off) = (Arc::clone(&self.house), self.house.cut_off.clone());
+        let serving = self.house.tasks.spawn(async move {
+            tokio::select! {
+                status = house.host.serve(request, io) => status,
+                () = cut_off.cancelled() => CUT_OFF,
+            }
+        });
+        // The writers live in `serve`'s arguments: when it returns, they are dropped and the queue ends. One that was
+        // kept elsewhere must not hold the client: what is queued when serving is done still goes out, no more.
+        let mut serving = serving;
+        let status = loop {
+            tokio::select! {
+                chunk = chunks.recv() => match chunk {
+                    Some(chunk) => client.put(chunk.stream, chunk.data).await,
+                    None => break (&mut serving).await,
+                },
+                status = &mut serving => {
+                    chunks.close();
+                    while let Some(chunk) = chunks.recv().await {
+                        client.put(chunk.stream, chunk.data).await;
+                    }
+                    break status;
+                }
+            }
+        };
+        let status = match status {
+            Ok(status) => status,
+            Err(e) => {
+                tracing::error!(request = %id, "serving broke down: {e}");
+                let text =
+                    format!("lemnos: internal error; the server's log knows more about request {id}\n");
+                client.put(Stream::Stderr, text.into()).await;
+                BROKEN
+            }
+        };
+        let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(event = "served", request = %id, peer = %self.peer, user = %self.who.user, app = %app, service = %service, status, ms, client_gone = client.gone.is_cancelled(), "git request served");
+        status
+    }
+}
+
+/// A refusal in git's wire format, which every git client prints as `fatal: remote error: …`.
+fn git_error(text: &str) -> Bytes {
+    let text: String = text.chars().filter(|c| !c.is_control() || *c == '\n').take(MAX_TEXT_BYTES).collect();
+    let line = format!("ERR {}\n", text.trim_end());
+    format!("{:04x}{line}", line.len() + 4).into()
+}
+
+fn help(who: &Identity) -> String {
+    format!(
+        "Hello {user}. This is lemnos: what you push here is built, and its image put into a registry.\n\
+         \n\
+         \x20   git remote add builder ssh://THIS-HOST/APP.git\n\
+         \x20   git push builder main\n\
+         \n\
+         git clone and git archive --remote work too. There is no shell: the commands here are\n\
+         {verbs}, each with one app.\n",
+        user = who.user,
+        verbs = GitService::ALL.map(|s| s.to_string()).join(", "),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_in_git_s_format_counts_its_bytes() {
+        assert_eq!(
+            git_error("no app \"x\"\n\x1b[31mred\x07"),
+            Bytes::from_static(b"001bERR no app \"x\"\n[31mred\n")
+        );
+        let long = git_error(&"é".repeat(10_000));
+        assert_eq!(usize::from_str_radix(std::str::from_utf8(&long[..4]).unwrap(), 16).unwrap(), long.len());
+        assert!(long.len() < 65_520);
+    }
+}
