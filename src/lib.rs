@@ -12,6 +12,7 @@ pub mod detect;
 pub mod engine;
 pub mod error;
 pub mod event;
+pub mod failpoint;
 pub mod http;
 pub mod jobs;
 pub mod kinds;

@@ -1,1 +1,240 @@
-//! (see docs/ARCHITECTURE.md)
+//! The registry: manifests read, written and verified over the OCI distribution API.
+//!
+//! Every digest that leaves this module was computed here from bytes, or compared with one that was. Nothing is sent in
+//! the clear except to loopback and to hosts that the configuration names; credentials go to their own host, and to the
+//! token service that this host may name (`token`), never elsewhere: redirects are not followed.
+//!
+//! The names, error envelope and media types are oci-client's. Its client is not used for manifests: it asks `/v2/` again
+//! before each anonymous read, hides Retry-After and the token service's own errors, reads bodies without a bound, sends
+//! credentials to any realm, and panics on a PUT by digest that is answered without Location.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use oci_distribution::manifest::{
+    IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE,
+    OCI_IMAGE_MEDIA_TYPE,
+};
+use reqwest::Method;
+
+use crate::model::{Digest, ImageName, Tag};
+
+mod challenge;
+pub mod credentials;
+mod exchange;
+mod fault;
+pub mod host;
+mod retry;
+mod token;
+
+pub use credentials::{Credential, CredentialError, Credentials};
+pub use fault::{Problem, RegistryError};
+
+use exchange::{Call, Exchange, Reply};
+
+/// An OCI image index.
+pub const INDEX: &str = OCI_IMAGE_INDEX_MEDIA_TYPE;
+/// An OCI image manifest.
+pub const MANIFEST: &str = OCI_IMAGE_MEDIA_TYPE;
+/// Docker's manifest list, an index under its older name.
+pub const DOCKER_LIST: &str = IMAGE_MANIFEST_LIST_MEDIA_TYPE;
+/// Docker's schema 2 manifest.
+pub const DOCKER_MANIFEST: &str = IMAGE_MANIFEST_MEDIA_TYPE;
+
+/// How the registry client behaves. `Default` is what fits one registry nearby.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistryConfig {
+    /// `host[:port]` that are spoken to in plain http besides loopback.
+    pub plain_http: Vec<String>,
+    /// Hosts of token services that may be sent credentials though they are not in the registry's own domain.
+    pub token_hosts: Vec<String>,
+    /// The docker config file with credentials; it may appear, change and vanish while the server runs.
+    pub docker_config: Option<PathBuf>,
+    /// How long a credential helper may take.
+    pub helper_timeout: Duration,
+    pub connect_timeout: Duration,
+    /// For one request, connecting and body included.
+    pub request_timeout: Duration,
+    /// Tries of one call, the first included; only transient failures are tried again.
+    pub attempts: u32,
+    /// All tries of one call and the pauses between them; a Retry-After beyond it is not waited for.
+    pub retry_total: Duration,
+    /// The first pause; each further one is twice as long.
+    pub retry_pause: Duration,
+    /// Requests under way at once.
+    pub concurrency: usize,
+    /// The largest manifest that is read or written.
+    pub manifest_bytes_limit: usize,
+}
+
+impl Default for RegistryConfig {
+    fn default() -> Self {
+        Self {
+            plain_http: Vec::new(),
+            token_hosts: Vec::new(),
+            docker_config: None,
+            helper_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(20),
+            attempts: 4,
+            retry_total: Duration::from_secs(30),
+            retry_pause: Duration::from_millis(200),
+            concurrency: 32,
+            manifest_bytes_limit: 4 << 20,
+        }
+    }
+}
+
+/// What a manifest is asked for by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reference {
+    Digest(Digest),
+    Tag(Tag),
+}
+
+impl Reference {
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Digest(digest) => digest.as_str(),
+            Self::Tag(tag) => tag.as_str(),
+        }
+    }
+}
+
+impl std::fmt::Display for Reference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl From<Digest> for Reference {
+    fn from(digest: Digest) -> Self {
+        Self::Digest(digest)
+    }
+}
+
+impl From<Tag> for Reference {
+    fn from(tag: Tag) -> Self {
+        Self::Tag(tag)
+    }
+}
+
+/// A manifest or index as it stands in the registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// Of `bytes`, computed here.
+    pub digest: Digest,
+    pub media_type: String,
+    pub bytes: Bytes,
+}
+
+/// A client of every registry that images are named in. Cheap to clone; clones share connections and tokens.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    exchange: std::sync::Arc<Exchange>,
+}
+
+impl Registry {
+    pub fn new(config: RegistryConfig) -> Result<Self, RegistryError> {
+        Ok(Self { exchange: std::sync::Arc::new(Exchange::new(config)?) })
+    }
+
+    /// The credentials this client uses, for whoever else speaks to the same registries.
+    pub fn credentials(&self) -> &Credentials {
+        self.exchange.credentials()
+    }
+
+    /// The manifest or index under `reference`; its digest is checked against the one asked for and the one announced.
+    pub async fn get_manifest(
+        &self,
+        image: &ImageName,
+        reference: &Reference,
+    ) -> Result<Manifest, RegistryError> {
+        let call = Call::manifest(Method::GET, image, reference);
+        let reply = self.exchange.call(&call).await?;
+        let digest = Digest::of(&reply.body);
+        let announced = reply.announced_digest(&call)?;
+        if let Reference::Digest(asked) = reference {
+            same(&call, asked, &digest)?;
+        }
+        if let Some(announced) = announced {
+            same(&call, &announced, &digest)?;
+        }
+        let media_type = media_type(&reply);
+        Ok(Manifest { digest, media_type, bytes: reply.body })
+    }
+
+    /// The digest that `reference` stands at, as the registry announces it; none where nothing stands.
+    pub async fn head_manifest(
+        &self,
+        image: &ImageName,
+        reference: &Reference,
+    ) -> Result<Option<Digest>, RegistryError> {
+        let call = Call::manifest(Method::HEAD, image, reference);
+        let announced = match self.exchange.call(&call).await {
+            Ok(reply) => reply.announced_digest(&call)?,
+            Err(error) if matches!(*error.problem, Problem::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        // a registry may leave the header out: the bytes say it as well
+        match announced {
+            Some(digest) => Ok(Some(digest)),
+            None => match self.get_manifest(image, reference).await {
+                Ok(manifest) => Ok(Some(manifest.digest)),
+                Err(error) if matches!(*error.problem, Problem::NotFound { .. }) => Ok(None),
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    /// Puts `bytes` under `reference`. Returns their digest, which the registry's own announcement must equal.
+    pub async fn put_manifest(
+        &self,
+        image: &ImageName,
+        reference: &Reference,
+        media_type: &str,
+        bytes: impl Into<Bytes>,
+    ) -> Result<Digest, RegistryError> {
+        let bytes = bytes.into();
+        let digest = Digest::of(&bytes);
+        let call = Call::manifest(Method::PUT, image, reference).with_body(media_type, bytes);
+        if let Reference::Digest(named) = reference {
+            same(&call, named, &digest)?;
+        }
+        let reply = self.exchange.call(&call).await?;
+        if let Some(announced) = reply.announced_digest(&call)? {
+            same(&call, &digest, &announced)?;
+        }
+        Ok(digest)
+    }
+
+    /// Whether the registry at `host` answers its API's root, signed in or not: one request, no retries.
+    pub async fn ping(&self, host: &str) -> Result<(), RegistryError> {
+        self.exchange.ping(host).await
+    }
+}
+
+fn same(call: &Call, expected: &Digest, found: &Digest) -> Result<(), RegistryError> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(call.fails(Problem::WrongDigest { expected: expected.clone(), found: found.clone() }))
+}
+
+/// The media type as the reply says it, else as the manifest says of itself.
+fn media_type(reply: &Reply) -> String {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Says {
+        media_type: Option<String>,
+    }
+    let header = reply.content_type.as_deref().and_then(|h| h.split(';').next()).map(str::trim);
+    match header {
+        Some(header) if header.contains("manifest") || header.contains("index") => header.to_owned(),
+        _ => serde_json::from_slice::<Says>(&reply.body)
+            .ok()
+            .and_then(|says| says.media_type)
+            .unwrap_or_else(|| header.unwrap_or_default().to_owned()),
+    }
+}

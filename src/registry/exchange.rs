@@ -1,0 +1,418 @@
+//! One call to a registry: signed, retried within bounds, its failure typed.
+//!
+//! A call costs one request when nothing needs a signature, or when the signature is known already: there is no question
+//! ahead of it. Bodies are read up to a bound.
+
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use oci_distribution::errors::OciEnvelope;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use reqwest::{Client, Method, RequestBuilder, StatusCode, Url, redirect};
+use tokio::sync::Semaphore;
+
+use super::challenge::{self, Challenge};
+use super::credentials::{Credential, Credentials};
+use super::fault::{Problem, RegistryError, connection_problem};
+use super::token::{self, Authorization, Question};
+use super::{DOCKER_LIST, DOCKER_MANIFEST, INDEX, MANIFEST, Reference, RegistryConfig, host, retry};
+use crate::model::{Digest, ImageName};
+
+const USER_AGENT: &str = concat!("lemnos/", env!("CARGO_PKG_VERSION"));
+const DIGEST_HEADER: &str = "docker-content-digest";
+/// What of an error body is shown, and of a token service's answer read.
+const DETAIL_CHARS: usize = 300;
+const ANSWER_LIMIT_BYTES: usize = 256 << 10;
+
+/// A request for one manifest.
+#[derive(Debug, Clone)]
+pub struct Call {
+    method: Method,
+    /// As the image name spells it.
+    host: String,
+    path: String,
+    reference: String,
+    body: Option<(String, Bytes)>,
+    /// What messages call it.
+    doing: String,
+}
+
+impl Call {
+    pub fn manifest(method: Method, image: &ImageName, reference: &Reference) -> Self {
+        let verb = match method {
+            Method::PUT => "putting",
+            Method::HEAD => "looking up",
+            _ => "getting",
+        };
+        let joint = match reference {
+            Reference::Digest(_) => '@',
+            Reference::Tag(_) => ':',
+        };
+        Self {
+            doing: format!("{verb} {image}{joint}{reference}"),
+            method,
+            host: image.host().to_owned(),
+            path: host::api_path(image),
+            reference: reference.to_string(),
+            body: None,
+        }
+    }
+
+    pub fn with_body(mut self, media_type: &str, bytes: Bytes) -> Self {
+        self.body = Some((media_type.to_owned(), bytes));
+        self
+    }
+
+    pub fn fails(&self, problem: Problem) -> RegistryError {
+        RegistryError::new(&self.host, self.doing.clone(), problem)
+    }
+
+    fn writes(&self) -> bool {
+        self.body.is_some()
+    }
+}
+
+/// A successful answer.
+#[derive(Debug)]
+pub struct Reply {
+    pub content_type: Option<String>,
+    digest: Option<String>,
+    pub body: Bytes,
+}
+
+impl Reply {
+    /// The digest in the header; an error where it is none that we know.
+    pub fn announced_digest(&self, call: &Call) -> Result<Option<Digest>, RegistryError> {
+        let Some(text) = self.digest.as_deref().filter(|text| !text.is_empty()) else { return Ok(None) };
+        let digest = text.parse().map_err(|_| {
+            let shown: String = text.chars().take(80).collect();
+            call.fails(Problem::Nonsense { what: format!("its digest header is {shown:?}") })
+        })?;
+        Ok(Some(digest))
+    }
+}
+
+/// An answer before its status is judged.
+struct Raw {
+    status: StatusCode,
+    challenge: Option<Challenge>,
+    retry_after: Option<Duration>,
+    location: String,
+    reply: Reply,
+}
+
+/// The http clients, and what is known of who signs what.
+pub struct Exchange {
+    config: RegistryConfig,
+    /// For https, through the system's proxies.
+    encrypted: Client,
+    /// For plain http, which never takes a proxy: it is loopback, or a host next door.
+    plain: Client,
+    credentials: Credentials,
+    signatures: token::Cache,
+    slots: Semaphore,
+}
+
+impl std::fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exchange").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Exchange {
+    pub fn new(config: RegistryConfig) -> Result<Self, RegistryError> {
+        let client = || {
+            Client::builder()
+                .user_agent(USER_AGENT)
+                .redirect(redirect::Policy::none())
+                .connect_timeout(config.connect_timeout)
+                .timeout(config.request_timeout)
+                .tcp_nodelay(true)
+        };
+        let build = |builder: reqwest::ClientBuilder| {
+            builder.build().map_err(|error| {
+                RegistryError::new(
+                    "",
+                    "preparing to speak to registries",
+                    Problem::Client { cause: error.to_string() },
+                )
+            })
+        };
+        Ok(Self {
+            encrypted: build(client().https_only(true))?,
+            plain: build(client().no_proxy())?,
+            credentials: Credentials::new(config.docker_config.clone(), config.helper_timeout),
+            signatures: token::Cache::default(),
+            slots: Semaphore::new(config.concurrency.max(1)),
+            config,
+        })
+    }
+
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// Makes the call, again when it failed for a moment only. The last failure is returned.
+    pub async fn call(&self, call: &Call) -> Result<Reply, RegistryError> {
+        let begun = Instant::now();
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            let error = match self.signed(call).await {
+                Ok(reply) => return Ok(reply),
+                Err(error) => error,
+            };
+            let pause = Some(error.retry_after())
+                .filter(|_| error.is_transient())
+                .and_then(|asked| retry::pause(&self.config, tried, begun.elapsed(), asked));
+            let Some(pause) = pause else { return Err(error) };
+            tracing::info!(registry.host = %call.host, registry.tried = tried, "{error}; again in {} ms", pause.as_millis());
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Whether the API's root answers at all.
+    pub async fn ping(&self, named: &str) -> Result<(), RegistryError> {
+        let fails = |problem| {
+            RegistryError::new(named, format!("asking the registry at {named} whether it is there"), problem)
+        };
+        let url = self.url(named, "/v2/").map_err(fails)?;
+        let raw = self.send(self.client(named).get(url), ANSWER_LIMIT_BYTES).await.map_err(fails)?;
+        match raw.status {
+            status if status.is_success() || status == StatusCode::UNAUTHORIZED => Ok(()),
+            _ => Err(fails(refusal(&raw, None))),
+        }
+    }
+
+    /// One try: unsigned, or with what signed the last one; signed anew when the registry asks for it.
+    async fn signed(&self, call: &Call) -> Result<Reply, RegistryError> {
+        let _slot = self.slots.acquire().await;
+        let [push, pull] = signature_keys(call);
+        let key = if call.writes() { &push } else { &pull };
+        let known = [&push, key, &call.host].into_iter().find_map(|key| self.signatures.get(key));
+        let mut raw = self.request(call, known.as_ref()).await?;
+        let mut user = known.as_ref().and_then(user_of);
+        if raw.status == StatusCode::UNAUTHORIZED {
+            if known.is_some() {
+                for key in [&push, key, &call.host] {
+                    self.signatures.forget(key);
+                }
+                self.credentials.forget(&call.host);
+            }
+            let credential =
+                self.credentials.for_host(&call.host).await.map_err(|error| call.fails(error.into()))?;
+            user = credential.as_ref().map(shown_user);
+            let authorization = self.sign(call, raw.challenge.take(), credential).await?;
+            raw = self.request(call, Some(&authorization)).await?;
+            match (raw.status, &authorization) {
+                (StatusCode::UNAUTHORIZED, _) => self.credentials.forget(&call.host),
+                (_, Authorization::Basic { .. }) => self.signatures.put(call.host.clone(), authorization),
+                (_, Authorization::Bearer { .. }) => self.signatures.put(key.clone(), authorization),
+            }
+        }
+        match raw.status {
+            status if status.is_success() => Ok(raw.reply),
+            StatusCode::UNAUTHORIZED => Err(call.fails(match user {
+                Some(user) => Problem::BadCredentials { user },
+                None => Problem::NoCredentials { config: self.credentials.file() },
+            })),
+            _ => Err(call.fails(refusal(&raw, user))),
+        }
+    }
+
+    /// What answers the registry's challenge.
+    async fn sign(
+        &self,
+        call: &Call,
+        challenge: Option<Challenge>,
+        credential: Option<Credential>,
+    ) -> Result<Authorization, RegistryError> {
+        match (challenge, credential) {
+            (Some(Challenge::Bearer { realm, service }), credential) => {
+                let actions = if call.writes() { "pull,push" } else { "pull" };
+                let scope = format!("repository:{}:{actions}", call.path);
+                self.token(call, &realm, service.as_deref(), &scope, credential.as_ref()).await
+            }
+            (Some(Challenge::Basic), Some(credential)) if !credential.identity_token => {
+                Ok(Authorization::Basic { username: credential.username, secret: credential.secret })
+            }
+            (Some(Challenge::Basic), Some(credential)) => {
+                Err(call.fails(Problem::BadCredentials { user: shown_user(&credential) }))
+            }
+            (Some(Challenge::Basic), None) => {
+                Err(call.fails(Problem::NoCredentials { config: self.credentials.file() }))
+            }
+            (None, _) => Err(call.fails(Problem::Nonsense {
+                what: "401 without a Basic or Bearer challenge in WWW-Authenticate".to_owned(),
+            })),
+        }
+    }
+
+    async fn token(
+        &self,
+        call: &Call,
+        realm: &str,
+        service: Option<&str>,
+        scope: &str,
+        credential: Option<&Credential>,
+    ) -> Result<Authorization, RegistryError> {
+        let rules =
+            token::Rules { plain_http: &self.config.plain_http, token_hosts: &self.config.token_hosts };
+        let api = host::api_host(&call.host);
+        let question = token::question(api, realm, service, scope, credential, &rules)
+            .map_err(|realm| call.fails(Problem::ForeignRealm { realm }))?;
+        let (request, asked) = match question {
+            Question::Get { url, basic } => {
+                let asked = url.clone();
+                let request = self.client_for(&url).get(url);
+                match basic {
+                    Some((username, secret)) => (request.basic_auth(username, Some(secret)), asked),
+                    None => (request, asked),
+                }
+            }
+            Question::Post { url, form } => {
+                let asked = url.clone();
+                let request = self.client_for(&url).post(url);
+                (request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form), asked)
+            }
+        };
+        let realm = asked.host_str().unwrap_or_default().to_owned();
+        let raw = self.send(request, ANSWER_LIMIT_BYTES).await.map_err(|problem| {
+            let transient = problem.is_transient();
+            call.fails(Problem::TokenService { realm: realm.clone(), cause: problem.to_string(), transient })
+        })?;
+        if raw.status.is_success() {
+            let user = credential.map(shown_user);
+            let signed = token::answer(&raw.reply.body).map(|token| Authorization::Bearer { token, user });
+            return signed.ok_or_else(|| {
+                let cause = "its answer holds no token".to_owned();
+                call.fails(Problem::TokenService { realm, cause, transient: false })
+            });
+        }
+        Err(call.fails(match (raw.status, credential) {
+            (StatusCode::UNAUTHORIZED | StatusCode::BAD_REQUEST, Some(credential)) => {
+                Problem::BadCredentials { user: shown_user(credential) }
+            }
+            (StatusCode::UNAUTHORIZED, None) => Problem::NoCredentials { config: self.credentials.file() },
+            _ => match refusal(&raw, credential.map(shown_user)) {
+                problem @ (Problem::Forbidden { .. } | Problem::RateLimited { .. }) => problem,
+                problem => {
+                    let transient = problem.is_transient();
+                    Problem::TokenService { realm, cause: problem.to_string(), transient }
+                }
+            },
+        }))
+    }
+
+    async fn request(&self, call: &Call, signature: Option<&Authorization>) -> Result<Raw, RegistryError> {
+        let path = format!("/v2/{}/manifests/{}", call.path, call.reference);
+        let url = self.url(&call.host, &path).map_err(|problem| call.fails(problem))?;
+        let mut request = self.client(&call.host).request(call.method.clone(), url);
+        request = match &call.body {
+            Some((media_type, bytes)) => {
+                let limit_bytes = self.config.manifest_bytes_limit;
+                if bytes.len() > limit_bytes {
+                    return Err(call.fails(Problem::TooLarge { limit_bytes }));
+                }
+                request.header(CONTENT_TYPE, media_type).body(bytes.clone())
+            }
+            None => request.header(ACCEPT, [INDEX, MANIFEST, DOCKER_LIST, DOCKER_MANIFEST].join(", ")),
+        };
+        request = match signature {
+            Some(Authorization::Basic { username, secret }) => request.basic_auth(username, Some(secret)),
+            Some(Authorization::Bearer { token, .. }) => request.bearer_auth(&token.text),
+            None => request,
+        };
+        self.send(request, self.config.manifest_bytes_limit).await.map_err(|problem| call.fails(problem))
+    }
+
+    fn url(&self, named: &str, path: &str) -> Result<Url, Problem> {
+        let scheme = if self.is_plain(named) { "http" } else { "https" };
+        format!("{scheme}://{}{path}", host::api_host(named))
+            .parse()
+            .map_err(|_| Problem::Nonsense { what: format!("{named:?} makes no URL") })
+    }
+
+    fn is_plain(&self, named: &str) -> bool {
+        host::is_plain_http(named, &self.config.plain_http)
+    }
+
+    fn client(&self, named: &str) -> &Client {
+        if self.is_plain(named) { &self.plain } else { &self.encrypted }
+    }
+
+    fn client_for(&self, url: &Url) -> &Client {
+        if url.scheme() == "http" { &self.plain } else { &self.encrypted }
+    }
+
+    async fn send(&self, request: RequestBuilder, limit_bytes: usize) -> Result<Raw, Problem> {
+        let problem = |error: reqwest::Error| connection_problem(&error, self.config.request_timeout);
+        let mut response = request.send().await.map_err(problem)?;
+        let headers = response.headers();
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let challenges = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+        let challenge = challenge::parse(challenges);
+        let retry_after = headers
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+            .map(Duration::from_secs);
+        let location = text(LOCATION.as_str()).unwrap_or_default();
+        let content_type = text(CONTENT_TYPE.as_str());
+        let digest = text(DIGEST_HEADER);
+        let mut body = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(problem)? {
+            if body.len() + chunk.len() > limit_bytes {
+                return Err(Problem::TooLarge { limit_bytes });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let reply = Reply { content_type, digest, body: body.freeze() };
+        Ok(Raw { status: response.status(), challenge, retry_after, location, reply })
+    }
+}
+
+/// Where the tokens of a call's repository are kept: the one that may write, and the one that may read. What may write may read.
+fn signature_keys(call: &Call) -> [String; 2] {
+    let repository = format!("{}/{}", call.host, call.path);
+    [format!("{repository} push"), repository]
+}
+
+fn shown_user(credential: &Credential) -> String {
+    if credential.identity_token { "the identity token".to_owned() } else { credential.username.clone() }
+}
+
+fn user_of(authorization: &Authorization) -> Option<String> {
+    match authorization {
+        Authorization::Basic { username, .. } => Some(username.clone()),
+        Authorization::Bearer { user, .. } => user.clone(),
+    }
+}
+
+/// What a status that is no success means.
+fn refusal(raw: &Raw, user: Option<String>) -> Problem {
+    let detail = detail(&raw.reply.body);
+    let status = raw.status.as_u16();
+    match status {
+        403 => Problem::Forbidden { user, detail },
+        404 => Problem::NotFound { detail },
+        429 => Problem::RateLimited { retry_after: raw.retry_after },
+        300..=399 => Problem::Redirected { status, to: raw.location.chars().take(DETAIL_CHARS).collect() },
+        500..=599 => Problem::Server { status, retry_after: raw.retry_after, detail },
+        400..=499 => Problem::Rejected { status, detail },
+        _ => Problem::Nonsense { what: format!("status {status}") },
+    }
+}
+
+/// The registry's own words: the messages of its error envelope, else nothing (a proxy's HTML page helps nobody).
+fn detail(body: &[u8]) -> String {
+    let Ok(envelope) = serde_json::from_slice::<OciEnvelope>(body) else { return String::new() };
+    let words = envelope.errors.iter().map(|error| match error.message.as_str() {
+        "" => serde_json::to_value(&error.code)
+            .ok()
+            .and_then(|code| code.as_str().map(str::to_owned))
+            .unwrap_or_default(),
+        message => message.to_owned(),
+    });
+    let joined = words.collect::<Vec<_>>().join("; ");
+    joined.chars().filter(|c| !c.is_control()).take(DETAIL_CHARS).collect()
+}
