@@ -1,0 +1,229 @@
+//! The Dockerfile kind: one solve by BuildKit's Dockerfile frontend for all platforms.
+//!
+//! Everything that decides the result stands in the `SolveSpec`: context tree, Dockerfile, ignore file, target,
+//! arguments, labels, platforms. The frontend is never chosen by the pushed file alone (see `frontend`). Must not
+//! duplicate BuildKit's own checks of instructions.
+
+mod attrs;
+mod context;
+mod directives;
+mod frontend;
+
+use std::collections::BTreeMap;
+
+pub use attrs::dockerfile_attrs;
+pub use frontend::DEFAULT_FRONTENDS;
+
+use super::{By, Draft, DraftImage, Kind, KindError, PlanInput, Said, Verdict, Wishes, check_build_arg};
+use crate::model::closest::closest;
+use crate::model::{Digest, EntryKind, KindName, Platform, SolveSpec, Tree, TreeError};
+
+pub(super) struct Dockerfile;
+
+/// Names looked for, the first wins.
+const NAMES: [&str; 2] = ["Dockerfile", "Containerfile"];
+
+/// BuildKit reads a Dockerfile whole into memory, several times; people write some kilobytes.
+const LIMIT_BYTES: u64 = 1024 * 1024;
+
+/// What is built when nobody says.
+const DEFAULT_PLATFORMS: [&str; 2] = ["linux/amd64", "linux/arm64"];
+
+/// Architectures of Linux that BuildKit's frontend and its emulators know.
+const ARCHITECTURES: [&str; 10] =
+    ["amd64", "arm64", "arm", "386", "ppc64le", "s390x", "riscv64", "loong64", "mips64", "mips64le"];
+
+/// A Dockerfile in the tree, or why there is none.
+enum Found {
+    At { path: String, evidence: String },
+    Nowhere { reason: String },
+}
+
+impl Kind for Dockerfile {
+    fn name(&self) -> KindName {
+        KindName::Dockerfile
+    }
+
+    fn needs(&self) -> &'static str {
+        "a Dockerfile or Containerfile at the root, or dockerfile_path in the app's settings or build-config.yaml"
+    }
+
+    fn detect(&self, tree: &dyn Tree, wishes: &Wishes) -> Result<Verdict, KindError> {
+        Ok(match find(tree, wishes)? {
+            Found::At { evidence, .. } => Verdict::Yes { evidence },
+            Found::Nowhere { reason } => Verdict::No { reason },
+        })
+    }
+
+    fn plan(&self, input: &PlanInput<'_>, wishes: &Wishes) -> Result<Draft, KindError> {
+        let Found::At { path, .. } = find(input.tree, wishes)? else {
+            return Err(KindError::NoDockerfile {
+                by: By::Settings,
+                path: "Dockerfile".to_owned(),
+                close: vec![],
+            });
+        };
+        let source = read_dockerfile(input.tree, &path)?;
+        let frontend = frontend::choose(&source, &path, input.frontends)?;
+        let mut notes: Vec<String> = frontend.note.into_iter().collect();
+        notes.extend(directives::refused_flags(&source, &path));
+        let (context_path, context_tree) = context::locate(input.tree, wishes.context_path.as_ref())?;
+        let ignore = context::ignore_file(input.tree, &path, &context_path)?;
+        context::refuse_missing_content(input.tree, &context_path, &ignore)?;
+        let solve = SolveSpec {
+            frontend: frontend.name.to_owned(),
+            frontend_image: frontend.image,
+            platforms: platforms(input, wishes)?,
+            context_path,
+            context_tree,
+            dockerfile_digest: Some(Digest::of(&source)),
+            dockerfile_path: path,
+            ignore_digest: ignore.beside_dockerfile.as_deref().map(Digest::of),
+            target: wishes.target.as_ref().map(|t| t.value.clone()),
+            build_args: build_args(input, wishes)?,
+            labels: input.settings.labels.clone(),
+            compression: input.settings.compression,
+            no_cache: input.options.no_cache,
+            pull: input.options.rebuild,
+            cache_namespace: cache_namespace(input.app_id),
+        };
+        Ok(Draft { images: vec![DraftImage { name: input.image.clone(), solves: vec![solve] }], notes })
+    }
+}
+
+/// Cache mounts of different apps never meet, and an app keeps its own when it is renamed.
+fn cache_namespace(app_id: &str) -> String {
+    let digest = Digest::of(format!("lemnos cache mounts of app {app_id}").as_bytes());
+    digest.as_str().chars().skip("sha256:".len()).take(32).collect()
+}
+
+fn is_file(tree: &dyn Tree, path: &str) -> Result<bool, KindError> {
+    match tree.entry(path)?.map(|e| e.kind) {
+        Some(EntryKind::File { .. }) => Ok(true),
+        Some(EntryKind::Symlink) => Err(TreeError::Symlink { path: path.to_owned() }.into()),
+        Some(EntryKind::Dir | EntryKind::Submodule) | None => Ok(false),
+    }
+}
+
+fn join(dir: &str, name: &str) -> String {
+    if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") }
+}
+
+/// The configured Dockerfile, or the first of the names in the context directory, or at the root.
+fn find(tree: &dyn Tree, wishes: &Wishes) -> Result<Found, KindError> {
+    if let Some(said) = &wishes.dockerfile_path {
+        return configured(tree, said);
+    }
+    let context = wishes.context_path.as_ref().map_or("", |said| said.value.as_str());
+    let mut dirs = vec![context];
+    if !context.is_empty() {
+        dirs.push("");
+    }
+    for (at, dir) in dirs.iter().enumerate() {
+        let place = if dir.is_empty() { "at the root".to_owned() } else { format!("in {dir}/") };
+        let [first, second] = NAMES.map(|name| join(dir, name));
+        let (has_first, has_second) = (is_file(tree, &first)?, is_file(tree, &second)?);
+        let (path, name, beside) = match (has_first, has_second) {
+            (true, true) => (first, NAMES[0], Some("the Containerfile beside it is not used".to_owned())),
+            (true, false) => (first, NAMES[0], None),
+            (false, true) => (second, NAMES[1], None),
+            (false, false) => continue,
+        };
+        let root_too = at == 0 && !dir.is_empty() && is_file(tree, NAMES[0])?;
+        let beside = beside.or_else(|| root_too.then(|| "the one at the root is not used".to_owned()));
+        let evidence = match beside {
+            Some(beside) => format!("{name} {place} ({beside})"),
+            None => format!("{name} {place}"),
+        };
+        return Ok(Found::At { path, evidence });
+    }
+    let places =
+        dirs.iter().map(|d| if d.is_empty() { "at the root".to_owned() } else { format!("in {d}/") });
+    let mut reason = format!("no Dockerfile or Containerfile {}", places.collect::<Vec<_>>().join(" or "));
+    let close = close_names(tree, context, &NAMES)?;
+    if !close.is_empty() {
+        reason.push_str(&format!(" (there is {}: case matters)", close.join(", ")));
+    }
+    Ok(Found::Nowhere { reason })
+}
+
+fn configured(tree: &dyn Tree, said: &Said<String>) -> Result<Found, KindError> {
+    if is_file(tree, &said.value)? {
+        let evidence = format!("{}, named by {}", said.value, said.by);
+        return Ok(Found::At { path: said.value.clone(), evidence });
+    }
+    let (dir, name) = said.value.rsplit_once('/').unwrap_or(("", &said.value));
+    let mut close = Vec::new();
+    for candidate in NAMES.map(|name| join(&said.value, name)) {
+        if is_file(tree, &candidate)? {
+            close.push(candidate);
+        }
+    }
+    close.extend(close_names(tree, dir, &[name])?);
+    Err(KindError::NoDockerfile { by: said.by, path: said.value.clone(), close })
+}
+
+/// Regular files in `dir` whose names are near to one of `names`, as paths; at most three.
+fn close_names(tree: &dyn Tree, dir: &str, names: &[&str]) -> Result<Vec<String>, TreeError> {
+    let mut near = Vec::new();
+    for entry in tree.list(dir)? {
+        let file = matches!(entry.kind, EntryKind::File { .. });
+        if file && near.len() < 3 && names.iter().any(|name| closest(&entry.name, [*name]).is_some()) {
+            near.push(join(dir, &entry.name));
+        }
+    }
+    Ok(near)
+}
+
+fn read_dockerfile(tree: &dyn Tree, path: &str) -> Result<Vec<u8>, KindError> {
+    let source = tree.read(path, LIMIT_BYTES)?.unwrap_or_default();
+    if !directives::has_instructions(&source) {
+        return Err(KindError::EmptyDockerfile { path: path.to_owned() });
+    }
+    Ok(source)
+}
+
+/// What was asked for, or the default; a try may leave some out.
+fn platforms(input: &PlanInput<'_>, wishes: &Wishes) -> Result<Vec<Platform>, KindError> {
+    let mut planned = Vec::new();
+    for said in &wishes.platforms {
+        check_platform(said)?;
+        planned.push(said.value.clone());
+    }
+    if planned.is_empty() {
+        planned.extend(DEFAULT_PLATFORMS.iter().filter_map(|text| text.parse().ok()));
+    }
+    let asked = &input.options.platforms;
+    if asked.is_empty() {
+        return Ok(planned);
+    }
+    if !input.options.dry_try {
+        return Err(KindError::OnlyWithTry);
+    }
+    if let Some(platform) = asked.iter().find(|p| !planned.contains(p)) {
+        return Err(KindError::NotNarrower { platform: platform.clone(), planned });
+    }
+    planned.retain(|p| asked.contains(p));
+    Ok(planned)
+}
+
+fn check_platform(said: &Said<Platform>) -> Result<(), KindError> {
+    let Platform { os, arch, .. } = &said.value;
+    if os == "linux" && ARCHITECTURES.contains(&arch.as_str()) {
+        return Ok(());
+    }
+    let close = if os == "linux" { closest(arch, ARCHITECTURES) } else { None };
+    Err(KindError::Platform { by: said.by, platform: said.value.to_string(), close })
+}
+
+fn build_args(input: &PlanInput<'_>, wishes: &Wishes) -> Result<BTreeMap<String, String>, KindError> {
+    let mut args = wishes.build_args.clone();
+    if !input.options.build_args.is_empty() && !input.options.dry_try {
+        return Err(KindError::OnlyWithTry);
+    }
+    for (name, value) in &input.options.build_args {
+        check_build_arg(By::Push, name, value)?;
+        args.insert(name.clone(), value.clone());
+    }
+    Ok(args)
+}
