@@ -4,6 +4,9 @@
 
 mod assign;
 mod failure;
+mod pool;
+mod progress;
 
 pub use assign::{Capacity, Unserved, assign};
 pub use failure::{FailedSolve, shorten};
+pub use pool::{BuilderConfig, ContextDirs, Part, Pool};

@@ -1,0 +1,220 @@
+//! The builders, and one plan's solves over them.
+//!
+//! One connection and one session a build and builder; all the platforms that a builder takes go in one solve. What a
+//! builder can run is asked once and kept, so that a push pays no round trip for it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures::future::{join_all, try_join_all};
+
+use crate::buildkit::session::filesync::DirSource;
+use crate::buildkit::{
+    AuthProvider, Client, Endpoint, Error, Exporter, Session, SolveError, SolveErrorKind, SolveRequest,
+};
+use crate::event::{BuildEvent, EventSink, Failure};
+use crate::kinds::dockerfile_attrs;
+use crate::model::{Digest, ImageName, Platform, SolveSpec};
+
+use super::assign::{Capacity, assign};
+use super::failure::FailedSolve;
+use super::progress::Translator;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A builder as configured.
+#[derive(Debug, Clone)]
+pub struct BuilderConfig {
+    /// What people see; the address where it has no other name.
+    pub name: String,
+    pub endpoint: Endpoint,
+    /// Platforms that the operator bound to it; empty: any it can run.
+    pub bound: Vec<Platform>,
+}
+
+/// All builders. Each build connects anew; nothing is shared but what the builders can do.
+pub struct Pool {
+    builders: Vec<Builder>,
+}
+
+struct Builder {
+    config: BuilderConfig,
+    /// None until it has answered once.
+    reported: RwLock<Option<Vec<Platform>>>,
+}
+
+/// The build context as BuildKit asks for it.
+#[derive(Clone)]
+pub struct ContextDirs {
+    /// Stable for an app and branch: BuildKit finds what it has already received by it.
+    pub shared_key: String,
+    /// `context` and `dockerfile`.
+    pub dirs: BTreeMap<String, Arc<dyn DirSource>>,
+    pub auth: Option<Arc<dyn AuthProvider>>,
+}
+
+/// What one solve pushed by digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    pub digest: Digest,
+    pub platforms: Vec<Platform>,
+}
+
+impl Pool {
+    pub fn new(builders: Vec<BuilderConfig>) -> Self {
+        let builder = |config| Builder { config, reported: RwLock::new(None) };
+        Self { builders: builders.into_iter().map(builder).collect() }
+    }
+
+    /// Asks every builder what it can run; errors come with the builder's name.
+    pub async fn probe(&self) -> Vec<(String, Result<Vec<Platform>, Error>)> {
+        join_all(self.builders.iter().map(|b| async { (b.config.name.clone(), b.ask().await) })).await
+    }
+
+    /// What every builder is known to take; asks those that have not answered yet.
+    async fn capacities(&self) -> Vec<Capacity> {
+        join_all(self.builders.iter().map(|b| async {
+            let known = b.reported.read().unwrap_or_else(PoisonError::into_inner).clone();
+            let reported = match known {
+                Some(reported) => reported,
+                None => b.ask().await.unwrap_or_else(|error| {
+                    tracing::warn!(builder = %b.config.name, %error, "the builder does not answer");
+                    Vec::new()
+                }),
+            };
+            Capacity { name: b.config.name.clone(), bound: b.config.bound.clone(), reported }
+        }))
+        .await
+    }
+
+    /// Runs the solves of `spec`, all builders at once; the first failure ends the others.
+    pub async fn solve(
+        &self,
+        spec: &SolveSpec,
+        image: &ImageName,
+        insecure: bool,
+        context: &ContextDirs,
+        events: &EventSink,
+    ) -> Result<Vec<Part>, Failure> {
+        let split = assign(&self.capacities().await, &spec.platforms).map_err(|unserved| {
+            Failure::new(format!("no builder for {}", unserved.platform), unserved.to_string()).with_remedy(
+                "the operator adds a builder for the platform (lemnos serve --builder ADDR,platform=…) or registers \
+                 qemu's binfmt handlers on one (package qemu-user-static); or build fewer platforms \
+                 (lemnos apps set APP platforms=…)",
+            )
+        })?;
+        let numbers = Arc::new(AtomicU32::new(0));
+        let named = self.builders.len() > 1;
+        let solves = split.into_iter().filter_map(|(at, platforms)| {
+            let builder = self.builders.get(at)?;
+            if named {
+                events.emit(BuildEvent::SolveStarted {
+                    builder: builder.config.name.clone(),
+                    platforms: platforms.clone(),
+                });
+            }
+            let only = (platforms.len() == 1).then(|| platforms.first().cloned()).flatten();
+            let translator =
+                Translator::new(events.clone(), numbers.clone(), spec.dockerfile_path.clone(), only);
+            let request = request(spec, &platforms, image, insecure, context);
+            Some(builder.solve(request, platforms, translator, spec))
+        });
+        try_join_all(solves).await
+    }
+}
+
+impl Builder {
+    async fn connect(&self) -> Result<Client, Error> {
+        Client::connect(&self.config.endpoint, CONNECT_TIMEOUT).await
+    }
+
+    async fn ask(&self) -> Result<Vec<Platform>, Error> {
+        let workers = self.connect().await?.workers().await?;
+        let mut platforms: Vec<Platform> = Vec::new();
+        for platform in workers.iter().flat_map(|w| &w.platforms).filter_map(|p| p.parse().ok()) {
+            if !platforms.contains(&platform) {
+                platforms.push(platform);
+            }
+        }
+        *self.reported.write().unwrap_or_else(PoisonError::into_inner) = Some(platforms.clone());
+        Ok(platforms)
+    }
+
+    async fn solve(
+        &self,
+        request: SolveRequest,
+        platforms: Vec<Platform>,
+        mut translator: Translator,
+        spec: &SolveSpec,
+    ) -> Result<Part, Failure> {
+        let name = &self.config.name;
+        let unreachable = |error: Error| {
+            // what it could run may have changed by the time it is back
+            *self.reported.write().unwrap_or_else(PoisonError::into_inner) = None;
+            Failure::new(format!("builder {name} does not answer"), error.to_string())
+                .with_remedy("push again; if it stays, the operator looks at the builder")
+        };
+        let client = self.connect().await.map_err(unreachable)?;
+        let result = client.solve(request, |event| translator.take(event)).await;
+        let solved = result.map_err(|error| explain(error, &mut translator, spec))?;
+        let digest = solved.attrs.get("containerimage.digest").and_then(|d| d.parse().ok());
+        let digest = digest.ok_or_else(|| {
+            let cause = format!("builder {name} ended the solve without telling the image's digest");
+            Failure::new("builder failed: no digest", cause).with_remedy("push again")
+        })?;
+        Ok(Part { digest, platforms })
+    }
+}
+
+/// One frontend solve whose image is pushed by digest. Exporter attributes are this list and no other.
+fn request(
+    spec: &SolveSpec,
+    platforms: &[Platform],
+    image: &ImageName,
+    insecure: bool,
+    context: &ContextDirs,
+) -> SolveRequest {
+    let mut attrs = BTreeMap::from([
+        ("name".to_owned(), image.to_string()),
+        ("push".to_owned(), "true".to_owned()),
+        ("push-by-digest".to_owned(), "true".to_owned()),
+        ("oci-mediatypes".to_owned(), "true".to_owned()),
+        ("compression".to_owned(), spec.compression.as_str().to_owned()),
+    ]);
+    if insecure {
+        attrs.insert("registry.insecure".to_owned(), "true".to_owned());
+    }
+    SolveRequest {
+        frontend: if spec.frontend_image.is_some() { "gateway.v0".to_owned() } else { spec.frontend.clone() },
+        frontend_attrs: dockerfile_attrs(spec, platforms),
+        exporters: vec![Exporter { kind: "image".to_owned(), attrs }],
+        session: Session {
+            shared_key: context.shared_key.clone(),
+            dirs: context.dirs.clone(),
+            auth: context.auth.clone(),
+        },
+        ..SolveRequest::default()
+    }
+}
+
+fn explain(error: SolveError, translator: &mut Translator, spec: &SolveSpec) -> Failure {
+    let vertex = error.vertex.as_ref();
+    let seen = vertex.and_then(|v| translator.failed(&v.digest));
+    let (name, log_tail) = match seen {
+        Some((name, tail)) => (Some(name), tail),
+        None => (vertex.map(|v| v.name.clone()).filter(|n| !n.is_empty()), Vec::new()),
+    };
+    FailedSolve {
+        vertex: name,
+        exit_code: error.exit_code,
+        file: spec.dockerfile_path.clone(),
+        lines: error.source.as_ref().and_then(|s| s.lines()),
+        source_text: error.source.as_ref().map(|s| s.text.clone()).unwrap_or_default(),
+        log_tail,
+        builds_fault: error.kind == SolveErrorKind::Build,
+        message: error.message,
+    }
+    .into_failure()
+}

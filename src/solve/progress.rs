@@ -1,0 +1,285 @@
+//! BuildKit's status stream as `BuildEvent`s: vertices become numbered steps, output becomes whole, harmless lines.
+//!
+//! One translator a solve; numbers are drawn from a counter that all solves of a build share. Keeps the last lines of
+//! each step for the failure, and nothing else of the output.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::buildkit::{SolveEvent, Vertex, VertexLog, VertexStatus, Warning};
+use crate::event::{BuildEvent, EventSink, plain_line};
+use crate::model::Platform;
+
+use super::failure::{bracket, shorten};
+
+/// A line without end is cut into pieces of this size.
+const LINE_BYTES: usize = 16 << 10;
+/// Transfers of fewer bytes are not worth a line.
+const TRANSFER_BYTES: i64 = 100_000;
+const NAME_CHARS: usize = 200;
+
+/// Lines kept for a failing step's tail.
+pub const TAIL_LINES: usize = 20;
+
+pub struct Translator {
+    events: EventSink,
+    numbers: Arc<AtomicU32>,
+    steps: HashMap<String, Step>,
+    /// Warnings come once a platform.
+    warned: HashSet<(String, Option<u32>)>,
+    transferred: HashSet<(String, String)>,
+    dockerfile_path: String,
+    /// The only platform of the solve: BuildKit names platforms in multi-platform solves only.
+    only: Option<Platform>,
+}
+
+#[derive(Default)]
+struct Step {
+    number: u32,
+    name: String,
+    started: bool,
+    done: bool,
+    partial: Vec<u8>,
+    tail: VecDeque<String>,
+}
+
+impl Translator {
+    pub fn new(
+        events: EventSink,
+        numbers: Arc<AtomicU32>,
+        dockerfile_path: String,
+        only: Option<Platform>,
+    ) -> Self {
+        Self {
+            events,
+            numbers,
+            steps: HashMap::new(),
+            warned: HashSet::new(),
+            transferred: HashSet::new(),
+            dockerfile_path,
+            only,
+        }
+    }
+
+    pub fn take(&mut self, event: SolveEvent) {
+        match event {
+            SolveEvent::Vertex(vertex) => self.vertex(&vertex),
+            SolveEvent::Log(log) => self.log(&log),
+            SolveEvent::Status(status) => self.status(&status),
+            SolveEvent::Warning(warning) => self.warning(&warning),
+        }
+    }
+
+    /// The name and last lines of the vertex that failed the solve.
+    pub fn failed(&mut self, digest: &str) -> Option<(String, Vec<String>)> {
+        self.flush(digest);
+        let step = self.steps.get(digest)?;
+        Some((step.name.clone(), step.tail.iter().cloned().collect()))
+    }
+
+    fn vertex(&mut self, vertex: &Vertex) {
+        let step = self.steps.entry(vertex.digest.clone()).or_default();
+        let begins = vertex.started_ms.is_some() || vertex.cached || vertex.error.is_some();
+        if begins && !step.started {
+            step.started = true;
+            step.number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
+            step.name = shorten(&plain_line(&vertex.name.replace('\n', " ")), NAME_CHARS);
+            let platform = named_platform(&step.name).or_else(|| self.only.clone());
+            self.events.emit(BuildEvent::StepStarted {
+                step: step.number,
+                name: step.name.clone(),
+                platform,
+            });
+        }
+        // the daemon repeats a finished vertex with every message that touches it
+        let ends = vertex.completed_ms.is_some() || vertex.error.is_some();
+        if !ends || step.done || !step.started {
+            return;
+        }
+        step.done = true;
+        let number = step.number;
+        let took =
+            vertex.completed_ms.zip(vertex.started_ms).map_or(0, |(end, start)| end.saturating_sub(start));
+        let duration_ms = u64::try_from(took).unwrap_or(0);
+        self.flush(&vertex.digest);
+        self.events.emit(match &vertex.error {
+            Some(error) => BuildEvent::StepFailed {
+                step: number,
+                error: shorten(&plain_line(&error.replace('\n', " ")), NAME_CHARS),
+                duration_ms,
+            },
+            None => BuildEvent::StepDone { step: number, cached: vertex.cached, duration_ms },
+        });
+    }
+
+    fn log(&mut self, log: &VertexLog) {
+        let Some(step) = self.steps.get_mut(&log.vertex).filter(|s| s.started) else { return };
+        for &byte in &log.data {
+            if byte == b'\n' {
+                step.end_line(&self.events);
+            } else {
+                step.partial.push(byte);
+                if step.partial.len() >= LINE_BYTES {
+                    step.end_line(&self.events);
+                }
+            }
+        }
+    }
+
+    /// Output that ended without a line end.
+    fn flush(&mut self, digest: &str) {
+        if let Some(step) = self.steps.get_mut(digest).filter(|s| !s.partial.is_empty()) {
+            step.end_line(&self.events);
+        }
+    }
+
+    fn status(&mut self, status: &VertexStatus) {
+        let Some(step) = self.steps.get(&status.vertex).filter(|s| s.started) else { return };
+        if status.completed_ms.is_none() || status.current < TRANSFER_BYTES {
+            return;
+        }
+        if !self.transferred.insert((status.vertex.clone(), status.id.clone())) {
+            return;
+        }
+        let what = match status.id.strip_prefix("sha256:").and_then(|hex| hex.get(..12)) {
+            Some(hex) => format!("layer {hex}"),
+            None => shorten(plain_line(&status.id).trim_end_matches(':'), 60),
+        };
+        self.events.emit(BuildEvent::StepProgress {
+            step: step.number,
+            what,
+            current: u64::try_from(status.current).unwrap_or(0),
+            total: u64::try_from(status.total).unwrap_or(0),
+            done: true,
+        });
+    }
+
+    fn warning(&mut self, warning: &Warning) {
+        let line = warning.source.as_ref().and_then(|s| s.lines()).map(|(first, _)| first);
+        let message = shorten(&plain_line(&warning.short.replace('\n', " ")), NAME_CHARS);
+        if !self.warned.insert((message.clone(), line)) {
+            return;
+        }
+        self.events.emit(BuildEvent::Warning {
+            message,
+            url: warning.url.as_deref().map(plain_line),
+            file: warning.source.as_ref().map(|_| self.dockerfile_path.clone()),
+            line,
+        });
+    }
+}
+
+impl Step {
+    fn end_line(&mut self, events: &EventSink) {
+        let bytes = std::mem::take(&mut self.partial);
+        let line = plain_line(&String::from_utf8_lossy(&bytes));
+        if self.tail.len() == TAIL_LINES {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(line.clone());
+        events.emit(BuildEvent::StepLog { step: self.number, line });
+    }
+}
+
+/// The platform in `[linux/amd64 2/3] RUN make`.
+fn named_platform(name: &str) -> Option<Platform> {
+    let (tag, _) = bracket(name)?;
+    let first = tag.split(' ').next()?;
+    // `2/3` alone would read as a platform too
+    first.bytes().next().is_some_and(|b| b.is_ascii_alphabetic()).then(|| first.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    fn translator() -> (Translator, Arc<Mutex<Vec<BuildEvent>>>) {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let sink = seen.clone();
+        let events = EventSink::new(move |e| sink.lock().unwrap().push(e));
+        (Translator::new(events, Arc::default(), "deploy/Dockerfile".into(), None), seen)
+    }
+
+    fn vertex(name: &str, started: i64, completed: Option<i64>) -> SolveEvent {
+        SolveEvent::Vertex(Vertex {
+            digest: "sha256:a".into(),
+            name: name.into(),
+            started_ms: Some(started),
+            completed_ms: completed,
+            ..Vertex::default()
+        })
+    }
+
+    fn log(data: &'static [u8]) -> SolveEvent {
+        SolveEvent::Log(VertexLog { vertex: "sha256:a".into(), data: data.into(), ..VertexLog::default() })
+    }
+
+    #[test]
+    fn a_step_starts_and_ends_once_however_often_it_is_told() {
+        let (mut translator, seen) = translator();
+        for _ in 0..2 {
+            translator.take(vertex("[linux/arm64 2/2] RUN make", 1_000, None));
+        }
+        for _ in 0..2 {
+            translator.take(vertex("[linux/arm64 2/2] RUN make", 1_000, Some(1_250)));
+        }
+        let seen = seen.lock().unwrap();
+        assert_eq!(
+            *seen,
+            [
+                BuildEvent::StepStarted {
+                    step: 1,
+                    name: "[linux/arm64 2/2] RUN make".into(),
+                    platform: "linux/arm64".parse().ok(),
+                },
+                BuildEvent::StepDone { step: 1, cached: false, duration_ms: 250 },
+            ]
+        );
+    }
+
+    #[test]
+    fn output_becomes_whole_harmless_lines_also_when_cut_inside_a_character() {
+        let (mut translator, seen) = translator();
+        translator.take(vertex("RUN", 1, None));
+        for piece in [b"gr\xc3".as_slice(), b"\xbc\xc3\x9fe\n10%\r", b"99%\nlast \x1b[31mword"] {
+            translator.take(SolveEvent::Log(VertexLog {
+                vertex: "sha256:a".into(),
+                data: bytes::Bytes::copy_from_slice(piece),
+                ..VertexLog::default()
+            }));
+        }
+        translator.take(vertex("RUN", 1, Some(2)));
+        let lines: Vec<String> = seen
+            .lock()
+            .unwrap()
+            .iter()
+            .filter_map(|e| match e {
+                BuildEvent::StepLog { line, .. } => Some(line.clone()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(lines, ["grüße", "99%", "last word"]);
+        assert_eq!(translator.failed("sha256:a").unwrap().1, lines);
+    }
+
+    #[test]
+    fn the_tail_is_bounded_and_ends_with_the_last_line() {
+        let (mut translator, _) = translator();
+        translator.take(vertex("RUN", 1, None));
+        for _ in 0..100 {
+            translator.take(log(b"line\n"));
+        }
+        translator.take(log(b"end"));
+        let (_, tail) = translator.failed("sha256:a").unwrap();
+        assert_eq!((tail.len(), tail.last().map(String::as_str)), (TAIL_LINES, Some("end")));
+    }
+
+    #[test]
+    fn numbers_are_not_platforms() {
+        assert_eq!(named_platform("[2/3] RUN x"), None);
+        assert_eq!(named_platform("[internal] load"), None);
+        assert_eq!(named_platform("[linux/arm/v7 build 2/3] RUN x"), "linux/arm/v7".parse().ok());
+    }
+}
