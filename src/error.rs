@@ -85,3 +85,4 @@ mod registry;
 mod ssh;
 mod store;
 mod tag;
+mod tree;

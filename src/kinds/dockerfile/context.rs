@@ -118,7 +118,8 @@ impl Walk {
             }
             for entry in list {
                 let path = super::join(&dir, &entry.name);
-                if ignore.exact.contains(inside(&path, context)) {
+                // of a directory that is a work tree; no commit holds such a name
+                if entry.name == ".git" || ignore.exact.contains(inside(&path, context)) {
                     continue;
                 }
                 match entry.kind {
