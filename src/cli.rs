@@ -16,6 +16,7 @@ pub mod hook;
 pub mod keys;
 pub mod plan;
 pub mod serve;
+pub mod source;
 
 /// A git-push builder: push over SSH, and a multi-arch image stands in a registry.
 #[derive(Debug, Parser)]

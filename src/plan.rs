@@ -4,6 +4,7 @@
 //! give equal plans, and a plan survives serialisation. The kind says what is solved; names, tags and annotations are
 //! decided here for all kinds. Must not start anything.
 
+pub mod describe;
 pub mod tags;
 
 use std::collections::BTreeMap;

@@ -7,13 +7,8 @@ impl From<OpenTreeError> for Report {
     fn from(error: OpenTreeError) -> Self {
         let message = error.to_string();
         match error {
-            OpenTreeError::NotARepository { .. } | OpenTreeError::NotADirectory { .. } => {
-                Self::new(Kind::NotFound, message)
-                    .hint("give a directory, or GITDIR@COMMIT with a branch, tag or commit id")
-            }
-            OpenTreeError::NoSuchCommit { .. } => Self::new(Kind::NotFound, message)
-                .hint("`git branch` and `git tag` list the names; ids need 7 digits or more"),
-            OpenTreeError::Ambiguous { .. } => Self::user(message).hint("give more digits of the id"),
+            OpenTreeError::NotARepository { .. } => Self::new(Kind::NotFound, message)
+                .hint("give a directory, or GITDIR@COMMIT with a branch, tag or commit id"),
             OpenTreeError::Commit { .. } => {
                 Self::internal(message).hint("`git fsck` says what is wrong with the repository")
             }

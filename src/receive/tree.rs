@@ -7,27 +7,21 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{Dir, FileType, Mode, OFlags};
 
 use crate::model::tree::clean_path;
-use crate::model::{EntryKind, RefName, Sha, Tree, TreeEntry, TreeError};
+use crate::model::{EntryKind, Sha, Tree, TreeEntry, TreeError};
 
 /// Why a tree cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenTreeError {
     #[error("{path} is not a git repository: {cause}")]
     NotARepository { path: String, cause: String },
-    #[error("{path} has no branch, tag or commit {name:?}")]
-    NoSuchCommit { path: String, name: String },
-    #[error("{name:?} fits more than one object of {path}")]
-    Ambiguous { path: String, name: String },
     #[error("reading commit {commit} of {path}: {cause}")]
     Commit { path: String, commit: String, cause: String },
-    #[error("{path} is not a directory: {cause}")]
-    NotADirectory { path: String, cause: String },
 }
 
 /// What of a commit builds need.
@@ -36,8 +30,10 @@ pub struct CommitInfo {
     pub sha: Sha,
     /// The id of the root tree.
     pub tree: Sha,
-    /// The committer's time, Unix seconds.
-    pub committed_at_s: i64,
+    /// Unix seconds.
+    pub author_time_s: i64,
+    /// Unix seconds.
+    pub committer_time_s: i64,
     /// The first line of the message; not UTF-8 is replaced, control characters are left out.
     pub subject: String,
 }
@@ -53,61 +49,45 @@ pub struct CommitTree {
 impl CommitTree {
     /// The tree of `commit` in the repository at `gitdir` (bare, or a work tree with `.git`).
     pub fn open(gitdir: &Path, commit: &Sha) -> Result<Self, OpenTreeError> {
-        let repository = open_repository(gitdir)?;
-        let oid = git2::Oid::from_str(commit.as_str());
-        let oid = oid.map_err(|_| no_such(gitdir, commit.as_str()))?;
-        Self::of(repository, gitdir, oid)
+        Self::of(gitdir, commit, |object| object.into_commit().map_err(|_| "not a commit".to_owned()))
     }
 
-    /// The tree of a branch, a tag, `HEAD`, or a commit's id (7 digits or more), and the ref where it was one.
-    pub fn resolve(gitdir: &Path, name: &str) -> Result<(Self, Option<RefName>), OpenTreeError> {
-        let repository = open_repository(gitdir)?;
-        for prefix in ["refs/heads/", "refs/tags/", ""] {
-            let full = format!("{prefix}{name}");
-            if !full.starts_with("refs/") && full != "HEAD" {
-                continue;
-            }
-            let found = repository.find_reference(&full).and_then(|r| r.peel_to_commit().map(|c| c.id()));
-            if let Ok(oid) = found {
-                let reference = if full == "HEAD" { head_branch(&repository) } else { full.parse().ok() };
-                return Ok((Self::of(repository, gitdir, oid)?, reference));
-            }
-        }
-        let hex = name.len() >= 7 && name.len() <= 40 && name.bytes().all(|b| b.is_ascii_hexdigit());
-        if !hex {
-            return Err(no_such(gitdir, name));
-        }
-        let oid = match repository.find_commit_by_prefix(name) {
-            Ok(commit) => commit.id(),
-            Err(e) if e.code() == git2::ErrorCode::Ambiguous => {
-                return Err(OpenTreeError::Ambiguous { path: shown(gitdir), name: name.to_owned() });
-            }
-            Err(_) => return Err(no_such(gitdir, name)),
-        };
-        Ok((Self::of(repository, gitdir, oid)?, None))
+    /// The tree of what a ref points at: a commit, or an annotated tag (of tags) of one.
+    pub fn open_ref_target(gitdir: &Path, target: &Sha) -> Result<Self, OpenTreeError> {
+        Self::of(gitdir, target, |object| object.peel_to_commit().map_err(|e| e.message().to_owned()))
     }
 
-    fn of(repository: git2::Repository, gitdir: &Path, oid: git2::Oid) -> Result<Self, OpenTreeError> {
-        let failed =
-            |cause: String| OpenTreeError::Commit { path: shown(gitdir), commit: oid.to_string(), cause };
+    fn of(
+        gitdir: &Path,
+        id: &Sha,
+        to_commit: impl for<'r> FnOnce(git2::Object<'r>) -> Result<git2::Commit<'r>, String>,
+    ) -> Result<Self, OpenTreeError> {
+        let repository = open_repository(gitdir)?;
         let read = || -> Result<(CommitInfo, git2::Oid), String> {
-            let commit = repository.find_commit(oid).map_err(|e| e.message().to_owned())?;
+            let message = |e: git2::Error| e.message().to_owned();
+            let oid = git2::Oid::from_str(id.as_str()).map_err(message)?;
+            let commit = to_commit(repository.find_object(oid, None).map_err(message)?)?;
             let root = commit.tree_id();
-            let message = String::from_utf8_lossy(commit.message_bytes()).into_owned();
-            let subject = message.lines().find(|l| !l.trim().is_empty()).unwrap_or("").trim();
+            let text = String::from_utf8_lossy(commit.message_bytes()).into_owned();
+            let subject = text.lines().find(|l| !l.trim().is_empty()).unwrap_or("").trim();
             let info = CommitInfo {
-                sha: sha(oid).ok_or("not a SHA-1 id")?,
+                sha: sha(commit.id()).ok_or("not a SHA-1 id")?,
                 tree: sha(root).ok_or("not a SHA-1 id")?,
-                committed_at_s: commit.time().seconds(),
+                author_time_s: commit.author().when().seconds(),
+                committer_time_s: commit.time().seconds(),
                 subject: subject.chars().filter(|c| !c.is_control()).take(200).collect(),
             };
             Ok((info, root))
         };
-        let (info, root) = read().map_err(failed)?;
+        let (info, root) = read().map_err(|cause| OpenTreeError::Commit {
+            path: gitdir.display().to_string(),
+            commit: id.to_string(),
+            cause,
+        })?;
         Ok(Self { repository: Mutex::new(repository), root, info })
     }
 
-    pub fn commit(&self) -> &CommitInfo {
+    pub fn commit_info(&self) -> &CommitInfo {
         &self.info
     }
 
@@ -191,21 +171,9 @@ impl Tree for CommitTree {
 
 fn open_repository(gitdir: &Path) -> Result<git2::Repository, OpenTreeError> {
     let flags = git2::RepositoryOpenFlags::NO_SEARCH;
-    git2::Repository::open_ext(gitdir, flags, std::iter::empty::<&OsStr>())
-        .map_err(|e| OpenTreeError::NotARepository { path: shown(gitdir), cause: e.message().to_owned() })
-}
-
-fn head_branch(repository: &git2::Repository) -> Option<RefName> {
-    let head = repository.find_reference("HEAD").ok()?;
-    head.symbolic_target().ok()??.parse().ok()
-}
-
-fn no_such(gitdir: &Path, name: &str) -> OpenTreeError {
-    OpenTreeError::NoSuchCommit { path: shown(gitdir), name: name.to_owned() }
-}
-
-fn shown(path: &Path) -> String {
-    path.display().to_string()
+    git2::Repository::open_ext(gitdir, flags, std::iter::empty::<&OsStr>()).map_err(|e| {
+        OpenTreeError::NotARepository { path: gitdir.display().to_string(), cause: e.message().to_owned() }
+    })
 }
 
 fn sha(oid: git2::Oid) -> Option<Sha> {
@@ -223,15 +191,12 @@ fn kind_of(mode: i32) -> EntryKind {
 
 /// A directory of the file system. Its entries have no ids; sockets, devices and pipes are not seen.
 pub struct DirTree {
-    root: OwnedFd,
+    root: PathBuf,
 }
 
 impl DirTree {
-    pub fn open(path: &Path) -> Result<Self, OpenTreeError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::open(path, flags, Mode::empty())
-            .map_err(|e| OpenTreeError::NotADirectory { path: shown(path), cause: e.to_string() })?;
-        Ok(Self { root })
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
     }
 
     /// What stands at a clean path, and a handle on the directory above it; none where a part is no directory.
@@ -243,8 +208,10 @@ impl DirTree {
     /// A handle on the directory at a clean path.
     fn dir(&self, path: &str) -> Result<Option<OwnedFd>, TreeError> {
         let failed = |e: rustix::io::Errno| TreeError::Read { path: path.to_owned(), cause: e.to_string() };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut at = rustix::fs::openat(&self.root, ".", flags, Mode::empty()).map_err(failed)?;
+        let root = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let flags = root | OFlags::NOFOLLOW;
+        // the root itself is the user's choice, and may be a link
+        let mut at = rustix::fs::open(&self.root, root, Mode::empty()).map_err(failed)?;
         for part in path.split('/').filter(|p| !p.is_empty()) {
             use rustix::io::Errno;
             at = match rustix::fs::openat(&at, part, flags, Mode::empty()) {
@@ -371,9 +338,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let sha = repository(dir.path());
         let tree = CommitTree::open(dir.path(), &sha).unwrap();
-        assert_eq!(tree.commit().sha, sha);
-        assert_eq!(tree.commit().committed_at_s, 1_700_000_000);
-        assert_eq!(tree.commit().subject, "First line");
+        assert_eq!(tree.commit_info().sha, sha);
+        assert_eq!(tree.commit_info().committer_time_s, 1_700_000_000);
+        assert_eq!(tree.commit_info().subject, "First line");
         let plain = EntryKind::File { executable: false };
         assert_eq!(
             names(&tree, ""),
@@ -396,44 +363,30 @@ mod tests {
         assert!(matches!(tree.read("a", 99), Err(TreeError::NotAFile { .. })));
         assert!(matches!(tree.read("../x", 99), Err(TreeError::Outside { .. })));
         assert!(tree.read("link/x", 99).unwrap().is_none() && tree.read("a/none", 99).unwrap().is_none());
-        assert_eq!(tree.tree_id("").unwrap(), Some(tree.commit().tree.clone()));
+        assert_eq!(tree.tree_id("").unwrap(), Some(tree.commit_info().tree.clone()));
         assert_ne!(tree.tree_id("a").unwrap(), tree.tree_id("").unwrap());
         assert_eq!(tree.tree_id("a.txt").unwrap(), None);
     }
 
     #[test]
-    fn commits_are_found_by_branch_tag_and_id() {
+    fn an_annotated_tag_is_peeled_where_a_ref_may_point_at_one() {
         let dir = tempfile::tempdir().unwrap();
         let sha = repository(dir.path());
         let repository = git2::Repository::open(dir.path()).unwrap();
-        repository.set_head("refs/heads/main").unwrap();
         let object = repository.find_object(git2::Oid::from_str(sha.as_str()).unwrap(), None).unwrap();
         let who = git2::Signature::now("t", "t@example.org").unwrap();
-        repository.tag("v1", &object, &who, "annotated", false).unwrap();
-        for (name, reference) in [
-            ("main", Some("refs/heads/main")),
-            ("refs/heads/main", Some("refs/heads/main")),
-            ("HEAD", Some("refs/heads/main")),
-            ("v1", Some("refs/tags/v1")),
-            (sha.as_str(), None),
-            (sha.short(7), None),
-        ] {
-            let (tree, found) = CommitTree::resolve(dir.path(), name).unwrap();
-            assert_eq!(
-                (tree.commit().sha.clone(), found.map(|r| r.to_string())),
-                (sha.clone(), reference.map(str::to_owned)),
-                "{name}"
-            );
+        let tag: Sha =
+            repository.tag("v1", &object, &who, "annotated", false).unwrap().to_string().parse().unwrap();
+        for id in [&tag, &sha] {
+            assert_eq!(CommitTree::open_ref_target(dir.path(), id).unwrap().commit_info().sha, sha);
         }
-        for name in ["", "none", "main~1", "@{-1}", ":/First", &sha.as_str()[..6], "0123456789"] {
-            assert!(
-                matches!(CommitTree::resolve(dir.path(), name), Err(OpenTreeError::NoSuchCommit { .. })),
-                "{name}"
-            );
+        let tree = CommitTree::open(dir.path(), &sha).unwrap().commit_info().tree.clone();
+        for id in [&tag, &tree, &Sha::zero()] {
+            assert!(matches!(CommitTree::open(dir.path(), id), Err(OpenTreeError::Commit { .. })), "{id}");
         }
         let elsewhere = tempfile::tempdir().unwrap();
         assert!(matches!(
-            CommitTree::resolve(elsewhere.path(), "main"),
+            CommitTree::open(elsewhere.path(), &sha),
             Err(OpenTreeError::NotARepository { .. })
         ));
     }
@@ -447,7 +400,7 @@ mod tests {
         symlink("sub", root.join("dirlink")).unwrap();
         symlink("sub/file", root.join("filelink")).unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, root.join("pipe"), Mode::RUSR).unwrap();
-        let tree = DirTree::open(root).unwrap();
+        let tree = DirTree::new(root);
         assert_eq!(
             names(&tree, ""),
             [
@@ -464,6 +417,6 @@ mod tests {
         assert!(tree.read("dirlink/file", 99).unwrap().is_none());
         assert!(tree.list("dirlink").unwrap().is_empty());
         assert!(tree.read("pipe", 99).unwrap().is_none());
-        assert!(matches!(DirTree::open(&root.join("sub/file")), Err(OpenTreeError::NotADirectory { .. })));
+        assert!(matches!(DirTree::new(root.join("none")).list(""), Err(TreeError::Read { .. })));
     }
 }

@@ -1,0 +1,76 @@
+//! A plan and a detection as people read them: plain lines, for the terminal, a push with `-o plan`, and the log.
+
+use std::fmt::Write as _;
+
+use crate::model::{BuildPlan, Detected, ImagePlan, SolveSpec};
+
+/// What was found, and why the others were not.
+pub fn detected(detected: &Detected) -> String {
+    let mut text = format!("{}: {}\n", detected.kind, detected.evidence);
+    for (kind, why) in &detected.others {
+        let _ = writeln!(text, "  not {kind}: {why}");
+    }
+    text
+}
+
+/// The whole plan.
+pub fn plan(plan: &BuildPlan) -> String {
+    let mut text = String::new();
+    line(&mut text, "app", plan.app.as_str());
+    if let Some(reference) = &plan.reference {
+        line(&mut text, "ref", reference.as_str());
+    }
+    if !plan.commit.is_zero() {
+        line(&mut text, "commit", plan.commit.as_str());
+    }
+    line(&mut text, "kind", &format!("{}: {}", plan.detected.kind, plan.detected.evidence));
+    for (kind, why) in &plan.detected.others {
+        line(&mut text, "", &format!("not {kind}: {why}"));
+    }
+    for image in &plan.images {
+        describe_image(&mut text, image);
+    }
+    for note in &plan.notes {
+        let _ = writeln!(text, "note: {note}");
+    }
+    text
+}
+
+fn line(text: &mut String, key: &str, value: &str) {
+    let _ = writeln!(text, "{}", format!("{key:<12} {value}").trim_end());
+}
+
+fn list<T: std::fmt::Display>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn describe_image(text: &mut String, image: &ImagePlan) {
+    line(text, "image", image.name.as_str());
+    line(text, "tags", &if image.tags.is_empty() { "none".to_owned() } else { list(&image.tags) });
+    for solve in &image.solves {
+        describe_solve(text, solve);
+    }
+    for (key, value) in &image.annotations {
+        line(text, "annotation", &format!("{key}={value}"));
+    }
+}
+
+fn describe_solve(text: &mut String, solve: &SolveSpec) {
+    let target = solve.target.as_ref().map_or(String::new(), |target| format!(", target {target}"));
+    let context = if solve.context_path.is_empty() { "." } else { &solve.context_path };
+    line(text, "build", &format!("{}, context {context}{target}", solve.dockerfile_path));
+    line(text, "platforms", &list(&solve.platforms));
+    line(text, "frontend", solve.frontend_image.as_deref().unwrap_or(&solve.frontend));
+    for (name, value) in &solve.build_args {
+        line(text, "build arg", &format!("{name}={value}"));
+    }
+    for (name, value) in &solve.labels {
+        line(text, "label", &format!("{name}={value}"));
+    }
+    line(text, "compression", solve.compression.as_str());
+    for (name, on) in [("no-cache", solve.no_cache), ("rebuild", solve.pull)] {
+        if on {
+            line(text, "option", name);
+        }
+    }
+}
