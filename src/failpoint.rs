@@ -133,7 +133,7 @@ pub use armed::Failpoints;
 /// Without the feature nothing can be armed.
 #[cfg(not(any(test, feature = "failpoints")))]
 #[derive(Debug, Clone, Default)]
-pub struct Failpoints;
+pub struct Failpoints(());
 
 #[cfg(not(any(test, feature = "failpoints")))]
 impl Failpoints {

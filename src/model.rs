@@ -9,6 +9,7 @@ pub mod git;
 pub mod image;
 pub mod key;
 pub mod plan;
+pub mod publication;
 pub mod push;
 pub mod tree;
 
@@ -18,6 +19,7 @@ pub use git::{RefName, RefUpdate, Sha};
 pub use image::{Digest, ImageName, ImagePrefix, Platform, Tag};
 pub use key::{Fingerprint, UserKey};
 pub use plan::{BuildPlan, Detected, ImagePlan, KindName, SolveSpec};
+pub use publication::{Move, Publication};
 pub use push::{Push, PushOptions};
 pub use tree::{EntryKind, Tree, TreeEntry, TreeError};
 

@@ -20,6 +20,7 @@ mod apps;
 mod builds;
 mod error;
 mod events;
+mod journal;
 mod ledger;
 mod published;
 mod tags;
@@ -27,6 +28,7 @@ mod users;
 
 pub use builds::{BuildFilter, Finished};
 pub use error::StoreError;
+pub use journal::JournalEntry;
 pub use published::Published;
 
 type Result<T> = std::result::Result<T, StoreError>;

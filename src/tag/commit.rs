@@ -1,0 +1,214 @@
+//! One pass through the commit point.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::refs::RefTransaction;
+use super::settle::{self, Outcome};
+use super::shift::{self, ShiftError, Shifted};
+use super::{Committed, Pending, RefError, Shared, TagError, entry_keys, keys, shown};
+use crate::event::{BuildEvent, EventSink};
+use crate::failpoint::Point;
+use crate::model::{Digest, ImageName, Move, Publication, RefUpdate, Tag};
+use crate::store::JournalEntry;
+
+/// More refs in one push are refused.
+const MOVES_LIMIT: usize = 1000;
+
+pub async fn run(
+    shared: &Shared,
+    app_id: &str,
+    repository: &Path,
+    moves: Vec<Move>,
+    events: &EventSink,
+) -> Result<Committed, TagError> {
+    check(&moves)?;
+    let keys = keys(app_id, &moves);
+    let mut held = shared.hold(&keys).await?;
+    let mut blocking = blocking(shared, &keys).await?;
+    if !blocking.is_empty() {
+        // an earlier push is not at its end: it is brought there under its own locks, or this one is refused
+        drop(held);
+        let mut cause = String::new();
+        for entry in blocking {
+            if let Outcome::Waiting { reason } = settle::one(shared, &entry, repository).await? {
+                cause = reason;
+            }
+        }
+        held = shared.hold(&keys).await?;
+        blocking = self::blocking(shared, &keys).await?;
+        if !blocking.is_empty() {
+            return Err(TagError::Unsettled { what: shown(&keys), cause });
+        }
+    }
+    let result = pass(shared, app_id, repository, moves, events).await;
+    drop(held);
+    result
+}
+
+/// What no registry or repository needs to be asked about.
+fn check(moves: &[Move]) -> Result<(), TagError> {
+    let invalid = |text: String| Err(TagError::Invalid(text));
+    if moves.is_empty() || moves.len() > MOVES_LIMIT {
+        return invalid(format!("{} refs at once; 1 to {MOVES_LIMIT} are taken", moves.len()));
+    }
+    let mut names = BTreeSet::new();
+    let mut tags = BTreeSet::new();
+    for one in moves {
+        if let Some(update) = &one.update {
+            if !names.insert(&update.name) {
+                return invalid(format!("{} is named twice", update.name));
+            }
+            if update.old.is_zero() && update.new.is_zero() {
+                return invalid(format!("{} goes from nothing to nothing", update.name));
+            }
+        }
+        let Some(publication) = &one.publication else { continue };
+        if one.update.as_ref().is_none_or(RefUpdate::is_delete) && !publication.shared_tags().is_empty() {
+            return invalid(format!("{} would move shared tags without a ref", publication.image));
+        }
+        if Digest::of(&publication.index_bytes) != publication.index {
+            return invalid(format!(
+                "the index of {} does not have the digest {}",
+                publication.image, publication.index
+            ));
+        }
+        for tag in publication.shared_tags() {
+            if !tags.insert((&publication.image, tag)) {
+                return invalid(format!("two refs would share the tag {}:{tag}", publication.image));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Entries that must be at their end before these refs and tags move. One that goes forward and owes only tags is in nobody's
+/// way: a later push of these tags makes it moot.
+async fn blocking(shared: &Shared, mine: &BTreeSet<String>) -> Result<Vec<JournalEntry>, TagError> {
+    let mut entries = shared.store.journal().await?;
+    entries.retain(|entry| !entry.refs_done && !entry_keys(entry).is_disjoint(mine));
+    Ok(entries)
+}
+
+/// The steps themselves, under the locks.
+async fn pass(
+    shared: &Shared,
+    app_id: &str,
+    repository: &Path,
+    moves: Vec<Move>,
+    events: &EventSink,
+) -> Result<Committed, TagError> {
+    let updates: Vec<RefUpdate> = moves.iter().filter_map(|one| one.update.clone()).collect();
+    let publications: Vec<&Publication> = moves.iter().filter_map(|one| one.publication.as_ref()).collect();
+    let failpoints = &shared.config.failpoints;
+    // a ref alone is git's own transaction, tags of a try alone are nobody's: only both together need the journal
+    let entry = if updates.is_empty() || publications.is_empty() {
+        None
+    } else {
+        Some(shared.store.journal_open(app_id, &moves).await?)
+    };
+    let prepared = async {
+        failpoints.reach(Point::AfterJournal).await?;
+        if updates.is_empty() {
+            return Ok(None);
+        }
+        let transaction = RefTransaction::prepare(&shared.config.git, repository, &updates).await?;
+        if let Err(error) = failpoints.reach(Point::AfterPrepare).await {
+            transaction.abort().await;
+            return Err(error.into());
+        }
+        Ok(Some(transaction))
+    };
+    let transaction = match prepared.await {
+        Ok(transaction) => transaction,
+        Err(error) => return Err(refuse(shared, entry.as_ref(), None, error).await),
+    };
+    let pending = match shift::all(shared, &publications, events).await {
+        Shifted::Past { pending } => pending,
+        Shifted::Before(error) => {
+            let error = match error {
+                ShiftError::Registry(error) => TagError::Registry(error),
+                ShiftError::Injected(error) => TagError::Injected(error),
+            };
+            return Err(refuse(shared, entry.as_ref(), transaction, error).await);
+        }
+    };
+    if let Some(transaction) = transaction
+        && let Err(error) = transaction.commit().await
+    {
+        return Err(ref_stays(shared, entry.as_ref(), error).await);
+    }
+    finish(shared, entry.as_ref(), &pending).await;
+    Ok(committed(&publications, pending, events))
+}
+
+/// Nothing has changed, and nothing is left of the try.
+async fn refuse(
+    shared: &Shared,
+    entry: Option<&JournalEntry>,
+    transaction: Option<RefTransaction>,
+    error: TagError,
+) -> TagError {
+    if let Some(transaction) = transaction {
+        transaction.abort().await;
+    }
+    if let Some(entry) = entry
+        && let Err(error) = shared.store.journal_close(entry, false).await
+    {
+        // it stays undecided, and is decided back: no shared tag stands at the new index
+        tracing::warn!("closing a journal entry: {error}");
+        shared.left_over.notify_one();
+    }
+    error
+}
+
+/// The refs did not move at the last step. Without an entry nothing else has; with one, the tags have.
+async fn ref_stays(shared: &Shared, entry: Option<&JournalEntry>, error: RefError) -> TagError {
+    let Some(entry) = entry else { return TagError::Ref(error) };
+    let owed = entry.owed.clone();
+    if let Err(error) = shared.store.journal_forward(entry, &owed, false).await {
+        tracing::warn!("deciding a journal entry forward: {error}");
+    }
+    shared.left_over.notify_one();
+    TagError::RefPending { cause: error }
+}
+
+/// Closes the entry, or leaves in it what is pending. The push is accepted either way: the refs have moved.
+async fn finish(shared: &Shared, entry: Option<&JournalEntry>, pending: &[Pending]) {
+    let Some(entry) = entry else { return };
+    let write = async {
+        let failpoints = &shared.config.failpoints;
+        failpoints.reach(Point::AfterRefCommit).await?;
+        if pending.is_empty() {
+            failpoints.reach(Point::BeforeJournalClose).await?;
+            return Ok(shared.store.journal_close(entry, true).await?);
+        }
+        let owed: BTreeSet<(ImageName, Tag)> =
+            pending.iter().map(|one| (one.image.clone(), one.tag.clone())).collect();
+        Ok::<(), TagError>(shared.store.journal_forward(entry, &owed, true).await?)
+    };
+    let written = write.await;
+    if let Err(error) = &written {
+        // an undecided entry whose refs have moved is decided forward, and nothing is left to do for it
+        tracing::warn!("closing a journal entry: {error}");
+    }
+    if written.is_err() || !pending.is_empty() {
+        shared.left_over.notify_one();
+    }
+}
+
+fn committed(publications: &[&Publication], pending: Vec<Pending>, events: &EventSink) -> Committed {
+    let is_pending =
+        |image: &ImageName, tag: &Tag| pending.iter().any(|one| one.image == *image && one.tag == *tag);
+    let moved = publications
+        .iter()
+        .flat_map(|publication| publication.tags.iter().map(move |tag| (publication, tag)))
+        .filter(|(publication, tag)| !is_pending(&publication.image, tag))
+        .map(|(publication, tag)| (publication.image.clone(), tag.clone(), publication.index.clone()))
+        .collect();
+    let committed = Committed { moved, pending };
+    if let Some(text) = committed.notice() {
+        events.emit(BuildEvent::Note { text });
+    }
+    committed
+}
