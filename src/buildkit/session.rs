@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use filesync::DirSource;
+use filesync::{DirSource, TransferStats};
 pub use token::TokenError;
 
 pub use auth::{AuthProvider, Credential, DOCKER_HUB_KEY};
@@ -26,6 +26,8 @@ pub struct Session {
     pub shared_key: String,
     /// Directories by the name that the frontend asks for: `context`, `dockerfile`.
     pub dirs: BTreeMap<String, Arc<dyn DirSource>>,
+    /// Counts what is sent of them.
+    pub transfers: Arc<TransferStats>,
     /// Who knows the registries' credentials; without it the daemon pulls and pushes anonymously.
     pub auth: Option<Arc<dyn AuthProvider>>,
 }

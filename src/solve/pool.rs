@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
 
-use crate::buildkit::session::filesync::DirSource;
+use crate::buildkit::session::filesync::{DirSource, TransferStats};
 use crate::buildkit::{
     AuthProvider, Client, Endpoint, Error, Exporter, Session, SolveError, SolveErrorKind, SolveRequest,
 };
@@ -52,6 +52,8 @@ pub struct ContextDirs {
     pub shared_key: String,
     /// `context` and `dockerfile`.
     pub dirs: BTreeMap<String, Arc<dyn DirSource>>,
+    /// Counts what was sent of them, and names what was sent without its content.
+    pub transfers: Arc<TransferStats>,
     pub auth: Option<Arc<dyn AuthProvider>>,
 }
 
@@ -193,6 +195,7 @@ fn request(
         session: Session {
             shared_key: context.shared_key.clone(),
             dirs: context.dirs.clone(),
+            transfers: context.transfers.clone(),
             auth: context.auth.clone(),
         },
         ..SolveRequest::default()

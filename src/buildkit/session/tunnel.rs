@@ -21,6 +21,7 @@ use tonic::{Request, Status, Streaming};
 
 use super::Session;
 use super::auth::AuthService;
+use super::filesync;
 use crate::buildkit::SolveError;
 use crate::buildkit::connect::MESSAGE_LIMIT;
 
@@ -33,6 +34,8 @@ const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 /// Calls that the daemon may have open at once.
 const CALL_LIMIT: u32 = 256;
+/// Headers of one call: each pattern of a `.dockerignore` is one.
+const HEADER_LIMIT: u32 = 4 << 20;
 
 /// A running session.
 pub(in crate::buildkit) struct Tunnel {
@@ -81,6 +84,10 @@ fn services(session: &Session) -> (Routes, Vec<&'static str>) {
     let mut routes = Routes::builder();
     routes.add_service(health);
     let mut methods = vec!["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"];
+    if !session.dirs.is_empty() {
+        routes.add_service(filesync::service(session.dirs.clone(), session.transfers.clone()));
+        methods.push("/moby.filesync.v1.FileSync/DiffCopy");
+    }
     if let Some(provider) = &session.auth {
         routes.add_service(
             AuthServer::new(AuthService::new(provider.clone()))
@@ -131,6 +138,7 @@ async fn run(
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(CALL_LIMIT)
+        .http2_max_header_list_size(HEADER_LIMIT)
         .add_routes(routes)
         .serve_with_incoming(futures::stream::iter([Ok::<_, std::io::Error>(ours)]));
     if let Err(error) = served.await {
