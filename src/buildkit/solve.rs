@@ -281,7 +281,7 @@ impl<F: FnMut(SolveEvent) + Send> Progress<F> {
     /// Tells what is left after the verdict.
     async fn finish(&mut self) {
         let end = Instant::now() + TAIL_TOTAL;
-        while Instant::now() < end {
+        while !matches!(self.stream, Stream::Ended) && Instant::now() < end {
             match tokio::time::timeout(TAIL_IDLE, self.step()).await {
                 Ok(Step::Told) => {}
                 Ok(Step::Ended | Step::Broken(_)) | Err(_) => return,
