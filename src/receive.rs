@@ -1,4 +1,19 @@
-//! (see docs/ARCHITECTURE.md)
+//! Receiving: a real `git` child for each request, its hooks answered over a private socket, nothing trusted of what
+//! comes in.
+//!
+//! A push goes through three gates: git's own fsck, our check of the quarantined objects (`pre-receive`), and the
+//! `PushHandler` (`proc-receive`), which alone decides over refs. What the first two refuse leaves no object behind.
+//! Must not move a ref that clients see, know what is built, or run a shell.
 
+pub mod error;
+pub mod limits;
+pub mod refs;
+pub mod repo;
 pub mod request;
 pub mod tree;
+
+pub use error::{ReceiveError, Refusal};
+pub use limits::Limits;
+pub use repo::Repositories;
+pub use request::{GitIo, GitRequest, GitService};
+pub use tree::{CommitInfo, CommitTree, DirTree, OpenTreeError};

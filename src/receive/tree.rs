@@ -180,7 +180,7 @@ fn sha(oid: git2::Oid) -> Option<Sha> {
     oid.to_string().parse().ok()
 }
 
-fn kind_of(mode: i32) -> EntryKind {
+pub(super) fn kind_of(mode: i32) -> EntryKind {
     match mode & 0o170_000 {
         0o040_000 => EntryKind::Dir,
         0o120_000 => EntryKind::Symlink,
