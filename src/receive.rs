@@ -6,14 +6,28 @@
 //! Must not move a ref that clients see, know what is built, or run a shell.
 
 pub mod error;
+pub mod frame;
 pub mod limits;
+pub mod output;
+pub mod pktline;
 pub mod refs;
 pub mod repo;
 pub mod request;
+pub mod service;
 pub mod tree;
 
 pub use error::{ReceiveError, Refusal};
 pub use limits::Limits;
+pub use output::PushOutput;
 pub use repo::Repositories;
 pub use request::{GitIo, GitRequest, GitService};
+pub use service::{PushHandler, ReceiveConfig, Receiver, RefAnswer};
 pub use tree::{CommitInfo, CommitTree, DirTree, OpenTreeError};
+
+mod child;
+mod client;
+mod command;
+mod hooks;
+mod measure;
+mod proc_receive;
+mod quarantine;

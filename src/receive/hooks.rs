@@ -1,0 +1,455 @@
+//! The server's end of the hooks: a private unix socket, a token for each push, and the answers to both hooks.
+//!
+//! A caller is believed only when it runs as our user, knows the token of a push that is running, and asks in the order
+//! in which git asks: `pre-receive` once, then `proc-receive` once, for commands that the first has seen.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use super::child::Progress;
+use super::error::{ReceiveError, Refusal};
+use super::frame::{self, Hello, Kind};
+use super::limits::Limits;
+use super::measure::Memo;
+use super::output::{OutputReader, PushOutput};
+use super::proc_receive::{self, Conversation, Request, Step};
+use super::quarantine::Inspection;
+use super::request::GitRequest;
+use super::service::{PushHandler, RefAnswer};
+use crate::model::{Push, PushOptions, RefUpdate};
+
+/// The longest path of a unix socket on Linux, without the NUL after it.
+const SOCKET_PATH_BYTES: usize = 107;
+/// Hooks that may talk to us at once; a push has one at a time.
+const MAX_CALLERS: usize = 1024;
+/// A caller that says nothing for this long was not started by git.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+const SCRIPTS: [(&str, &str); 2] = [
+    ("pre-receive", include_str!("../../hooks/pre-receive")),
+    ("proc-receive", include_str!("../../hooks/proc-receive")),
+];
+
+/// The running listener and the files that git's children need.
+pub(super) struct Hooks {
+    pub socket: PathBuf,
+    pub scripts: PathBuf,
+    /// An empty directory: a home without any configuration.
+    pub home: PathBuf,
+    sessions: Sessions,
+    listener: tokio::task::JoinHandle<()>,
+}
+
+/// One push between its start and its end.
+pub(super) struct Session {
+    pub request: GitRequest,
+    pub repository: PathBuf,
+    pub progress: Arc<Progress>,
+    stage: Mutex<Stage>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Nothing was asked yet.
+    Began,
+    /// pre-receive is being answered, or was answered with no.
+    Refused,
+    /// pre-receive was answered with yes, for these.
+    Checked(Vec<RefUpdate>),
+    /// proc-receive was asked for this many; it is not asked twice.
+    Handed(usize),
+}
+
+type Sessions = Arc<Mutex<HashMap<String, Arc<Session>>>>;
+
+/// What answering needs.
+pub(super) struct Answering {
+    pub limits: Limits,
+    pub handler: Arc<dyn PushHandler>,
+    pub tracker: TaskTracker,
+    pub memo: Memo,
+}
+
+impl Hooks {
+    /// Writes the scripts under `runtime_dir` and listens. Needs a tokio runtime.
+    pub(super) fn start(runtime_dir: &Path, answering: Answering) -> Result<Self, ReceiveError> {
+        let place = runtime_dir.join("git");
+        private_dir(runtime_dir)?;
+        private_dir(&place)?;
+        let (scripts, home, socket) = (place.join("hooks"), place.join("home"), place.join("hook.sock"));
+        let length = socket.as_os_str().as_bytes().len();
+        if length > SOCKET_PATH_BYTES {
+            return Err(ReceiveError::SocketPath { path: socket, length, limit: SOCKET_PATH_BYTES });
+        }
+        for dir in [&scripts, &home] {
+            // whatever an earlier server or anybody else left in it
+            if dir.exists() {
+                fs::remove_dir_all(dir).map_err(ReceiveError::io("emptying", dir))?;
+            }
+            private_dir(dir)?;
+        }
+        for (name, script) in SCRIPTS {
+            let file = scripts.join(name);
+            fs::write(&file, script).map_err(ReceiveError::io("writing", &file))?;
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755))
+                .map_err(ReceiveError::io("making executable", &file))?;
+        }
+        if socket.exists() {
+            fs::remove_file(&socket).map_err(ReceiveError::io("replacing", &socket))?;
+        }
+        let listener = UnixListener::bind(&socket).map_err(ReceiveError::io("listening at", &socket))?;
+        fs::set_permissions(&socket, fs::Permissions::from_mode(0o600))
+            .map_err(ReceiveError::io("closing to others", &socket))?;
+        let sessions = Sessions::default();
+        let listener = tokio::spawn(listen(listener, Arc::clone(&sessions), Arc::new(answering)));
+        Ok(Self { socket, scripts, home, sessions, listener })
+    }
+
+    /// Makes a push known; the guard's end makes it unknown.
+    pub(super) fn begin(&self, session: Session) -> Result<Registered, ReceiveError> {
+        let token = random_token()?;
+        let session = Arc::new(session);
+        lock(&self.sessions).insert(token.clone(), Arc::clone(&session));
+        Ok(Registered { token, session, sessions: Arc::clone(&self.sessions) })
+    }
+}
+
+impl Drop for Hooks {
+    fn drop(&mut self) {
+        self.listener.abort();
+        let _ = fs::remove_file(&self.socket);
+    }
+}
+
+/// A push that hooks may speak for.
+pub(super) struct Registered {
+    pub token: String,
+    pub session: Arc<Session>,
+    sessions: Sessions,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        lock(&self.sessions).remove(&self.token);
+    }
+}
+
+impl Session {
+    pub(super) fn new(request: GitRequest, repository: PathBuf, progress: Arc<Progress>) -> Self {
+        Self { request, repository, progress, stage: Mutex::new(Stage::Began) }
+    }
+    /// How many commands got past git and us.
+    pub(super) fn passed(&self) -> usize {
+        match &*lock(&self.stage) {
+            Stage::Began | Stage::Refused => 0,
+            Stage::Checked(updates) => updates.len(),
+            Stage::Handed(count) => *count,
+        }
+    }
+    /// Whether it was we who refused, and said why.
+    pub(super) fn refused(&self) -> bool {
+        *lock(&self.stage) == Stage::Refused
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // no code that holds one of these locks can panic half-way through a change
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn private_dir(dir: &Path) -> Result<(), ReceiveError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(ReceiveError::io("creating", dir))?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
+        .map_err(ReceiveError::io("closing to others", dir))
+}
+
+/// 256 bits from the kernel.
+fn random_token() -> Result<String, ReceiveError> {
+    use std::io::Read as _;
+    let source = Path::new("/dev/urandom");
+    let mut bytes = [0; 32];
+    fs::File::open(source)
+        .and_then(|mut f| f.read_exact(&mut bytes))
+        .map_err(ReceiveError::io("reading", source))?;
+    Ok(hex::encode(bytes))
+}
+
+async fn listen(listener: UnixListener, sessions: Sessions, answering: Arc<Answering>) {
+    let callers = Arc::new(Semaphore::new(MAX_CALLERS));
+    loop {
+        let Ok(permit) = Arc::clone(&callers).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(cause) => {
+                tracing::warn!(%cause, "accepting a hook failed");
+                // out of descriptors, most likely: others must end first
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let (sessions, answering) = (Arc::clone(&sessions), Arc::clone(&answering));
+        tokio::spawn(async move {
+            answer(stream, &sessions, &answering).await;
+            drop(permit);
+        });
+    }
+}
+
+/// One hook process from its first word to its exit status.
+async fn answer(stream: UnixStream, sessions: &Sessions, answering: &Answering) {
+    let ours = rustix::process::geteuid().as_raw();
+    let user = stream.peer_cred().map(|c| c.uid()).ok();
+    let (reader, writer) = stream.into_split();
+    let mut hook = Hook { reader, writer };
+    let hello = match tokio::time::timeout(HELLO_TIMEOUT, hook.receive()).await {
+        Ok(Some((Kind::Hello, bytes))) => Hello::decode(&bytes).ok(),
+        _ => None,
+    };
+    let Some(hello) = hello.filter(|_| user == Some(ours)) else {
+        tracing::warn!(uid = user, "a caller of the hook socket was refused: no greeting of ours");
+        return hook.refuse("this is not a hook of a running push").await;
+    };
+    let Some(session) = lock(sessions).get(&hello.token).cloned() else {
+        tracing::warn!(hook = hello.hook, "a hook was refused: its token belongs to no running push");
+        return hook.refuse("its token belongs to no running push").await;
+    };
+    session.progress.with_server(true);
+    match hello.hook.as_str() {
+        "pre-receive" => pre_receive(&mut hook, &session, &hello, answering).await,
+        "proc-receive" => proc_receive(&mut hook, &session, answering).await,
+        _ => hook.refuse("there is no such hook").await,
+    }
+    session.progress.with_server(false);
+}
+
+/// Checks the quarantined objects. The connection's end without an answer is a no.
+async fn pre_receive(hook: &mut Hook, session: &Arc<Session>, hello: &Hello, answering: &Answering) {
+    // a second question, or one after the answer, is not git's
+    if std::mem::replace(&mut *lock(&session.stage), Stage::Refused) != Stage::Began {
+        return hook.refuse("pre-receive was asked before").await;
+    }
+    // ids, a name of at most 4096 bytes in a file system, and a line end
+    let bound = answering.limits.max_updates.saturating_add(1).saturating_mul(4096 + 84);
+    let Some(input) = hook.whole_input(bound).await else {
+        return hook.refuse(&Refusal::TooManyUpdates(answering.limits.max_updates).to_string()).await;
+    };
+    let (limits, memo) = (answering.limits.clone(), answering.memo.clone());
+    let (asking, quarantine) = (Arc::clone(session), hello.quarantine.clone());
+    let checked = tokio::task::spawn_blocking(move || {
+        let quarantine = Path::new(std::ffi::OsStr::from_bytes(&quarantine));
+        let inspection = Inspection {
+            repository: &asking.repository,
+            quarantine: (!quarantine.as_os_str().is_empty()).then_some(quarantine),
+            settings: &asking.request.app.settings,
+            limits: &limits,
+            memo: &memo,
+        };
+        inspection.check(&input)
+    });
+    let verdict =
+        checked.await.unwrap_or_else(|_| Err(Refusal::Unreadable("the check itself failed".to_owned())));
+    let request = &session.request;
+    match verdict {
+        Ok(updates) => {
+            *lock(&session.stage) = Stage::Checked(updates);
+            session.progress.complete();
+            hook.exit(0).await;
+        }
+        Err(refusal) => {
+            tracing::info!(
+                target: "audit", request = %request.id, app = %request.app.name, user = %request.user, key = %request.key,
+                reason = %refusal, "push refused",
+            );
+            let mut text = PushText::default();
+            text.line("error", &refusal.to_string());
+            if let Some(remedy) = refusal.remedy() {
+                text.line("hint", remedy);
+            }
+            hook.send(Kind::Error, text.0.as_bytes()).await;
+            hook.exit(1).await;
+        }
+    }
+}
+
+/// Hands the push to the handler and git the handler's answers.
+async fn proc_receive(hook: &mut Hook, session: &Arc<Session>, answering: &Answering) {
+    let request = match converse(hook, &answering.limits).await {
+        Ok(Some(request)) => request,
+        Ok(None) => return,
+        Err(problem) => {
+            tracing::warn!(request = %session.request.id, %problem, "git's proc-receive request cannot be read");
+            return hook.refuse(&problem.to_string()).await;
+        }
+    };
+    let stage = std::mem::replace(&mut *lock(&session.stage), Stage::Handed(request.updates.len()));
+    match stage {
+        Stage::Checked(checked) if request.updates.iter().all(|update| checked.contains(update)) => {}
+        _ => return hook.refuse("git asks for refs that were not checked").await,
+    }
+    let options = PushOptions::parse(request.options.iter().map(String::as_str));
+    let answers = match options {
+        Ok(options) => hand_over(hook, session, answering, request, options).await,
+        Err(problem) => {
+            let no = |update: &RefUpdate| RefAnswer {
+                name: update.name.clone(),
+                result: Err(problem.to_string()),
+            };
+            request.updates.iter().map(no).collect()
+        }
+    };
+    for answer in &answers {
+        let about = &session.request;
+        tracing::info!(
+            target: "audit", request = %about.id, app = %about.app.name, user = %about.user, key = %about.key,
+            reference = %answer.name, refused = answer.result.as_ref().err(), "push answered",
+        );
+    }
+    hook.send(Kind::Output, &proc_receive::report(&answers)).await;
+    hook.exit(0).await;
+}
+
+async fn converse(hook: &mut Hook, limits: &Limits) -> Result<Option<Request>, proc_receive::ProtocolError> {
+    let mut conversation = Conversation::new(limits);
+    loop {
+        match conversation.step()? {
+            Step::More => match hook.receive().await {
+                Some((Kind::Input, bytes)) if !bytes.is_empty() => conversation.feed(&bytes)?,
+                _ => return Ok(None),
+            },
+            Step::Reply(bytes) => hook.send(Kind::Output, &bytes).await,
+            Step::Decide(request) => return Ok(Some(request)),
+        }
+    }
+}
+
+/// Runs the handler, with its output going to the pusher for as long as there is one. The handler is never cut short.
+async fn hand_over(
+    hook: &mut Hook,
+    session: &Arc<Session>,
+    answering: &Answering,
+    request: Request,
+    options: PushOptions,
+) -> Vec<RefAnswer> {
+    let about = &session.request;
+    let push = Push {
+        id: about.id.clone(),
+        app: about.app.clone(),
+        user: about.user.clone(),
+        key: about.key.clone(),
+        updates: request.updates.clone(),
+        atomic: request.atomic,
+        options,
+    };
+    let (output, reader) = PushOutput::channel(answering.limits.output_buffer_bytes);
+    let (handler, repository) = (Arc::clone(&answering.handler), session.repository.clone());
+    let work = answering.tracker.spawn(async move { handler.push(push, repository, output).await });
+    let finished = async {
+        let answers = work.await;
+        session.progress.with_server(false);
+        reader.close();
+        answers
+    };
+    let (answers, ()) = tokio::join!(finished, show(&reader, hook));
+    match answers {
+        Ok(answers) => in_order(&request.updates, answers),
+        Err(cause) => {
+            tracing::error!(request = %about.id, %cause, "the push handler ended without an answer");
+            in_order(&request.updates, Vec::new())
+        }
+    }
+}
+
+async fn show(reader: &OutputReader, hook: &mut Hook) {
+    while let Some(bytes) = reader.next().await {
+        hook.send(Kind::Error, &bytes).await;
+    }
+}
+
+/// One answer for each update, in git's order; a ref that was not answered for is refused.
+fn in_order(updates: &[RefUpdate], answers: Vec<RefAnswer>) -> Vec<RefAnswer> {
+    let mut by_name: HashMap<_, _> = answers.into_iter().map(|a| (a.name, a.result)).collect();
+    let unanswered = || Err("internal error: the server has no answer for this ref".to_owned());
+    updates
+        .iter()
+        .map(|u| RefAnswer {
+            name: u.name.clone(),
+            result: by_name.remove(&u.name).unwrap_or_else(unanswered),
+        })
+        .collect()
+}
+
+/// Lines for the pusher.
+#[derive(Default)]
+struct PushText(String);
+
+impl PushText {
+    fn line(&mut self, label: &str, text: &str) {
+        let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        self.0.push_str(&format!("{label}: {text}\n"));
+    }
+}
+
+/// The connection to one hook process. Writing to one that is gone does nothing: the push goes on without it.
+struct Hook {
+    reader: OwnedReadHalf,
+    writer: OwnedWriteHalf,
+}
+
+impl Hook {
+    /// The next frame; none at the end, or for what is no frame.
+    async fn receive(&mut self) -> Option<(Kind, Vec<u8>)> {
+        let mut header = [0; frame::HEADER];
+        self.reader.read_exact(&mut header).await.ok()?;
+        let (kind, length) = frame::parse_header(header).ok()?;
+        let mut payload = vec![0; length];
+        self.reader.read_exact(&mut payload).await.ok()?;
+        Some((kind, payload))
+    }
+
+    /// The hook's standard input to its end; none above the bound.
+    async fn whole_input(&mut self, bound: usize) -> Option<Vec<u8>> {
+        let mut input = Vec::new();
+        loop {
+            match self.receive().await? {
+                (Kind::Input, bytes) if bytes.is_empty() => return Some(input),
+                (Kind::Input, bytes) if input.len() + bytes.len() <= bound => input.extend(bytes),
+                _ => return None,
+            }
+        }
+    }
+
+    async fn send(&mut self, kind: Kind, bytes: &[u8]) {
+        for part in bytes.chunks(frame::MAX_PAYLOAD) {
+            let whole = [&frame::header(kind, part.len()), part].concat();
+            if self.writer.write_all(&whole).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn refuse(&mut self, why: &str) {
+        let mut text = PushText::default();
+        text.line("error", &format!("the hook was refused: {why}"));
+        self.send(Kind::Error, text.0.as_bytes()).await;
+        self.exit(1).await;
+    }
+
+    async fn exit(&mut self, status: u8) {
+        self.send(Kind::Exit, &[status]).await;
+    }
+}
