@@ -3,10 +3,12 @@
 //! Translates between lemnos' values and `buildkit`'s; knows no tag and no ref.
 
 mod assign;
+mod auth;
 mod failure;
 mod pool;
 mod progress;
 
 pub use assign::{Capacity, Unserved, assign};
+pub use auth::RegistryAuth;
 pub use failure::{FailedSolve, shorten};
 pub use pool::{BuilderConfig, ContextDirs, Part, Pool};
