@@ -16,7 +16,7 @@ use super::door::Door;
 use super::listener::House;
 use super::streams::Severable;
 
-/// For a client that was told to go.
+/// For a client to go by itself, and once more when it was told to.
 const PARTING: Duration = Duration::from_secs(2);
 
 /// Serves one connection to its end.
@@ -40,6 +40,8 @@ pub(super) async fn serve(house: Arc<House>, socket: TcpStream, peer: SocketAddr
         () = house.shutdown.cancelled() => return,
     };
     tokio::select! {
+        // In this order: who has logged in is neither too late nor in the way of a shutdown.
+        biased;
         end = &mut session => return ended(peer, "login", end),
         Ok(()) = logged_in => place.logged_in(),
         () = sleep_until(deadline) => {
@@ -56,6 +58,10 @@ pub(super) async fn serve(house: Arc<House>, socket: TcpStream, peer: SocketAddr
         end = &mut session => return ended(peer, "session", end),
         () = house.cut_off.cancelled() => {}
         why = no_longer_needed(&house, sessions) => {
+            // A client throws away output that it has not shown yet when it is told to go: most go by themselves.
+            if timeout(PARTING, &mut session).await.is_ok() {
+                return;
+            }
             let handle = session.handle();
             let told = handle.disconnect(Disconnect::ByApplication, why.to_owned(), String::new());
             if timeout(PARTING, told).await.is_ok() && timeout(PARTING, &mut session).await.is_ok() {

@@ -211,6 +211,31 @@ impl Handler for Door {
         Ok(())
     }
 
+    /// Dropping `reply` refuses the channel.
+    async fn channel_open_direct_tcpip(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: u32,
+        _: &str,
+        _: u32,
+        _reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        self.denied("forwarding");
+        Ok(())
+    }
+
+    async fn tcpip_forward(&mut self, _: &str, _: &mut u32, _: &mut Session) -> Result<bool, Error> {
+        self.denied("forwarding");
+        Ok(false)
+    }
+
+    async fn agent_request(&mut self, _: ChannelId, _: &mut Session) -> Result<bool, Error> {
+        self.denied("agent-forwarding");
+        Ok(false)
+    }
+
     async fn channel_close(&mut self, channel: ChannelId, _: &mut Session) -> Result<(), Error> {
         self.waiting.remove(&channel);
         Ok(())

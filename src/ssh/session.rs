@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::command::{Command, Refused};
 use super::listener::House;
-use super::streams::{Chunk, Output, Stdin, Stream, WhenGone};
+use super::streams::{self, Chunk, Gauge, Inlet, Output, Stdin, Stream, WhenGone};
 use super::{GitIo, GitRequest, GitService, Identity};
 use crate::model::{App, AppName};
 
@@ -35,7 +35,8 @@ const BROKEN: u32 = 70;
 pub(super) struct Waiting {
     pub(super) write: ChannelWriteHalf<Msg>,
     pub(super) protocol: Option<String>,
-    stdin: mpsc::Receiver<Bytes>,
+    stdin: Stdin,
+    gauge: Gauge,
     running: Arc<AtomicBool>,
     gone: CancellationToken,
     open: Open,
@@ -64,33 +65,28 @@ impl Waiting {
         write: ChannelWriteHalf<Msg>,
         sessions: watch::Sender<usize>,
     ) -> Self {
-        let (sender, stdin) = mpsc::channel(QUEUE);
+        let (inlet, stdin, gauge) = streams::stdin();
         let running = Arc::new(AtomicBool::new(false));
         let gone = CancellationToken::new();
-        tokio::spawn(take_in(read, sender, Arc::clone(&running), gone.clone()));
-        Self { write, protocol: None, stdin, running, gone, open: Open::new(sessions) }
+        tokio::spawn(take_in(read, inlet, Arc::clone(&running), gone.clone()));
+        Self { write, protocol: None, stdin, gauge, running, gone, open: Open::new(sessions) }
     }
 }
 
 /// Carries what the client sends to `stdin` while a request runs; notices when the client is gone.
-async fn take_in(
-    mut read: ChannelReadHalf,
-    stdin: mpsc::Sender<Bytes>,
-    running: Arc<AtomicBool>,
-    gone: CancellationToken,
-) {
-    let mut stdin = Some(stdin);
+async fn take_in(mut read: ChannelReadHalf, inlet: Inlet, running: Arc<AtomicBool>, gone: CancellationToken) {
+    let mut inlet = Some(inlet);
     loop {
         match read.wait().await {
             Some(ChannelMsg::Data { data }) => {
-                if let Some(open) = &stdin
+                if let Some(open) = &inlet
                     && running.load(Ordering::Acquire)
-                    && open.send(data).await.is_err()
+                    && !open.put(data).await
                 {
-                    stdin = None;
+                    inlet = None;
                 }
             }
-            Some(ChannelMsg::Eof) => stdin = None,
+            Some(ChannelMsg::Eof) => inlet = None,
             Some(ChannelMsg::Close) | None => break,
             Some(_) => {}
         }
@@ -101,6 +97,7 @@ async fn take_in(
 /// A session's way to the client.
 struct Client {
     write: ChannelWriteHalf<Msg>,
+    gauge: Gauge,
     gone: CancellationToken,
     /// Cuts the connection.
     cut: CancellationToken,
@@ -130,6 +127,7 @@ impl Client {
     }
 
     async fn put(&self, stream: Stream, data: Bytes) {
+        let _waits = self.gauge.output_waits();
         match stream {
             Stream::Stdout => self.send(self.write.data_bytes(data)).await,
             Stream::Stderr => self.send(self.write.extended_data_bytes(1, data)).await,
@@ -156,8 +154,11 @@ pub(super) struct Caller {
 impl Caller {
     /// Answers a channel's one request, in a task of its own.
     pub(super) fn answer(self, waiting: Waiting, asked: Result<Command, Refused>) {
-        let Waiting { write, protocol, stdin, running, gone, open } = waiting;
-        let client = Client { write, gone, cut: self.cut.clone(), stall: self.house.config.output_stall };
+        let Waiting { write, protocol, stdin, gauge, running, gone, open } = waiting;
+        // Before the callback returns, and so before any of the request's input arrives.
+        running.store(true, Ordering::Release);
+        let client =
+            Client { write, gauge, gone, cut: self.cut.clone(), stall: self.house.config.output_stall };
         let house = Arc::clone(&self.house);
         house.tasks.spawn(async move {
             let _open = open;
@@ -165,7 +166,6 @@ impl Caller {
                 Ok(Command::Git { service, app }) => {
                     match self.admit(service, &app).await {
                         Ok(app) => {
-                            running.store(true, Ordering::Release);
                             self.git(&client, GitRequest { protocol, ..self.request(service, app) }, stdin).await
                         }
                         Err(text) => {
@@ -226,7 +226,7 @@ impl Caller {
     }
 
     /// Has the request served, and carries its output to the client until it is done.
-    async fn git(&self, client: &Client, request: GitRequest, stdin: mpsc::Receiver<Bytes>) -> u32 {
+    async fn git(&self, client: &Client, request: GitRequest, stdin: Stdin) -> u32 {
         let began = Instant::now();
         let (id, service, app) = (request.id.clone(), request.service, request.app.name.clone());
         tracing::info!(event = "accepted", request = %id, peer = %self.peer, user = %self.who.user, key = %self.who.key, app = %app, service = %service, "git request accepted");
@@ -234,7 +234,7 @@ impl Caller {
         let (sender, mut chunks) = mpsc::channel::<Chunk>(QUEUE);
         let output = |stream, sender| Box::new(Output::new(stream, sender, client.gone.clone(), when_gone));
         let io = GitIo {
-            stdin: Box::new(Stdin::new(stdin)),
+            stdin: Box::new(stdin),
             stdout: output(Stream::Stdout, sender.clone()),
             stderr: output(Stream::Stderr, sender),
         };

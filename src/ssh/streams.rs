@@ -6,21 +6,85 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, PollSender, WaitForCancellationFutureOwned};
 
 /// The most that one write puts into one message.
 const MAX_CHUNK: usize = 32 << 10;
 
+/// Bytes that may wait to be read before the connection is held back.
+const BACKLOG: usize = 2 << 20;
+/// The same while the reader may be waiting for its own output to be taken: holding back the connection would then also
+/// hold back that output, for ever. russh refills a channel's window by what arrives, not by what was read.
+const BACKLOG_WHILE_OUTPUT_WAITS: usize = 32 << 20;
+/// What a chunk costs beside its bytes.
+const CHUNK_COST: usize = 128;
+
+/// How much is under way in a session.
+#[derive(Debug, Default)]
+struct Flow {
+    backlog: usize,
+    output_waits: bool,
+}
+
+impl Flow {
+    fn has_room(&self) -> bool {
+        self.backlog < if self.output_waits { BACKLOG_WHILE_OUTPUT_WAITS } else { BACKLOG }
+    }
+}
+
+/// What is written here can be read from `Stdin`.
+pub(super) struct Inlet {
+    chunks: mpsc::UnboundedSender<Bytes>,
+    flow: watch::Sender<Flow>,
+}
+
 /// What the client sends, until it says that this was all, or is gone.
 pub(super) struct Stdin {
-    chunks: mpsc::Receiver<Bytes>,
+    chunks: mpsc::UnboundedReceiver<Bytes>,
+    flow: watch::Sender<Flow>,
     rest: Bytes,
 }
 
-impl Stdin {
-    pub(super) fn new(chunks: mpsc::Receiver<Bytes>) -> Self {
-        Self { chunks, rest: Bytes::new() }
+/// Says, while it lives, that output waits to be taken by the client.
+pub(super) struct OutputWaits<'a>(&'a Gauge);
+
+/// Where the one who carries output says that it waits.
+pub(super) struct Gauge(watch::Sender<Flow>);
+
+/// A session's input, and the gauge that keeps it from standing in the way of its output.
+pub(super) fn stdin() -> (Inlet, Stdin, Gauge) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let flow = watch::Sender::new(Flow::default());
+    (
+        Inlet { chunks: sender, flow: flow.clone() },
+        Stdin { chunks: receiver, flow: flow.clone(), rest: Bytes::new() },
+        Gauge(flow),
+    )
+}
+
+impl Inlet {
+    /// Passes data on, and waits until there is room for more. False when nobody reads any more.
+    pub(super) async fn put(&self, data: Bytes) -> bool {
+        self.flow.send_modify(|flow| flow.backlog += data.len() + CHUNK_COST);
+        if self.chunks.send(data).is_err() {
+            return false;
+        }
+        // The sender is ours, so that waiting cannot fail.
+        self.flow.subscribe().wait_for(Flow::has_room).await.is_ok()
+    }
+}
+
+impl Gauge {
+    pub(super) fn output_waits(&self) -> OutputWaits<'_> {
+        self.0.send_modify(|flow| flow.output_waits = true);
+        OutputWaits(self)
+    }
+}
+
+impl Drop for OutputWaits<'_> {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|flow| flow.output_waits = false);
     }
 }
 
@@ -32,7 +96,11 @@ impl AsyncRead for Stdin {
     ) -> Poll<io::Result<()>> {
         while self.rest.is_empty() {
             match ready!(self.chunks.poll_recv(cx)) {
-                Some(chunk) => self.rest = chunk,
+                Some(chunk) => {
+                    let cost = chunk.len() + CHUNK_COST;
+                    self.flow.send_modify(|flow| flow.backlog = flow.backlog.saturating_sub(cost));
+                    self.rest = chunk;
+                }
                 None => return Poll::Ready(Ok(())),
             }
         }
@@ -40,6 +108,14 @@ impl AsyncRead for Stdin {
         buf.put_slice(self.rest.get(..n).unwrap_or_default());
         self.rest.advance(n);
         Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Stdin {
+    /// What comes from now on is thrown away, and holds nobody up.
+    fn drop(&mut self) {
+        self.chunks.close();
+        self.flow.send_modify(|flow| flow.backlog = 0);
     }
 }
 
@@ -178,18 +254,45 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn stdin_ends_with_its_sender() {
-        let (tx, rx) = mpsc::channel(4);
-        tx.send(Bytes::from_static(b"abc")).await.unwrap();
-        tx.send(Bytes::new()).await.unwrap();
-        tx.send(Bytes::from_static(b"defg")).await.unwrap();
-        drop(tx);
-        let mut stdin = Stdin::new(rx);
+    async fn stdin_ends_with_its_inlet() {
+        let (inlet, mut stdin, _gauge) = stdin();
+        for data in [&b"abc"[..], b"", b"defg"] {
+            assert!(inlet.put(Bytes::from_static(data)).await);
+        }
+        drop(inlet);
         let mut two = [0; 2];
         stdin.read_exact(&mut two).await.unwrap();
         let mut rest = Vec::new();
         stdin.read_to_end(&mut rest).await.unwrap();
         assert_eq!((&two[..], &rest[..]), (&b"ab"[..], &b"cdefg"[..]));
+    }
+
+    #[tokio::test]
+    async fn input_is_held_back_but_never_against_waiting_output() {
+        let (inlet, mut stdin, gauge) = stdin();
+        let block = Bytes::from(vec![0; BACKLOG]);
+        let held = |put: std::task::Poll<bool>| put.is_pending();
+        {
+            let mut put = std::pin::pin!(inlet.put(block.clone()));
+            assert!(held(futures::poll!(put.as_mut())));
+            let waits = gauge.output_waits();
+            assert!(put.await, "held back although output waits");
+            drop(waits);
+        }
+        {
+            let mut put = std::pin::pin!(inlet.put(block.clone()));
+            assert!(held(futures::poll!(put.as_mut())));
+            let mut read = vec![0; 2 * BACKLOG];
+            stdin.read_exact(&mut read).await.unwrap();
+            assert!(put.await, "held back although all was read");
+        }
+        let _waits = gauge.output_waits();
+        let huge = Bytes::from(vec![0; BACKLOG_WHILE_OUTPUT_WAITS]);
+        let mut put = std::pin::pin!(inlet.put(huge));
+        assert!(held(futures::poll!(put.as_mut())), "nothing bounds the backlog");
+        drop(stdin);
+        assert!(put.await, "held back although nobody reads");
+        assert!(!inlet.put(block).await);
     }
 
     #[tokio::test]

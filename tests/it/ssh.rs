@@ -1,1 +1,6 @@
-//! Tests of ssh.
+//! The SSH door, as the real OpenSSH client and git see it, and as clients see it that mean no good.
+
+mod hostile;
+mod limits;
+mod openssh;
+mod support;
