@@ -17,7 +17,7 @@ use crate::model::{
 };
 
 pub use build_config::{BUILD_CONFIG, BuildConfig};
-pub use dockerfile::{DEFAULT_FRONTENDS, dockerfile_attrs};
+pub use dockerfile::{default_frontends, dockerfile_attrs};
 pub use errors::{By, KindError};
 pub use wishes::{Said, Wishes, check_build_arg};
 

@@ -16,7 +16,7 @@ use crate::kinds::{self, Wishes};
 use crate::model::{AppSettings, BuildPlan, ImagePlan, RefName};
 
 pub use crate::kinds::{
-    BUILD_CONFIG, BuildConfig, By, CommitFacts, DEFAULT_FRONTENDS, KindError, PlanInput, check_build_arg,
+    BUILD_CONFIG, BuildConfig, By, CommitFacts, KindError, PlanInput, check_build_arg, default_frontends,
 };
 pub use tags::{TagError, TagInput, check_template};
 

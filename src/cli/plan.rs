@@ -6,7 +6,7 @@ use super::source::Source;
 use crate::error::Report;
 use crate::model::closest::closest;
 use crate::model::{AppName, AppSettings, ImageName, PushOptions, RefName};
-use crate::plan::{BuildConfig, DEFAULT_FRONTENDS, PlanInput, WhichRef, builds, describe};
+use crate::plan::{BuildConfig, PlanInput, WhichRef, builds, default_frontends, describe};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -71,7 +71,7 @@ pub fn run(args: Args) -> Result<ExitCode, Report> {
         commit: source.commit.clone(),
         reference: Some(&reference),
         options: &options,
-        frontends: &DEFAULT_FRONTENDS.map(str::to_owned),
+        frontends: &default_frontends(),
         source_url: None,
         try_id,
     })?;

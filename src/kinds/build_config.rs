@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_yaml::Spanned;
 
-use super::errors::{By, KindError};
+use super::errors::{By, KindError, shown};
 use super::wishes::Said;
 use crate::model::closest::closest;
 use crate::model::{Invalid, KindName, Tree};
@@ -201,7 +201,7 @@ fn yaml_error(error: &serde_yaml::Error, text: &str) -> KindError {
             let full = other.render_with_formatter(&serde_yaml::UserMessageFormatter);
             let first = full.lines().next().unwrap_or("not YAML");
             let problem = first.rsplit_once(" at line ").map_or(first, |(problem, _)| problem);
-            let problem = problem.chars().take(200).collect();
+            let problem = shown(problem).chars().take(200).collect();
             KindError::Yaml { line, problem }
         }
     }

@@ -8,30 +8,23 @@ mod attrs;
 mod context;
 mod directives;
 mod frontend;
+mod recipe;
 
 use std::collections::BTreeMap;
 
 pub use attrs::dockerfile_attrs;
-pub use frontend::DEFAULT_FRONTENDS;
+use recipe::RECIPE;
+pub use recipe::default_frontends;
 
+use super::errors::shown;
 use super::{By, Draft, DraftImage, Kind, KindError, PlanInput, Said, Verdict, Wishes, check_build_arg};
 use crate::model::closest::closest;
 use crate::model::{Digest, EntryKind, KindName, Platform, SolveSpec, Tree, TreeError};
 
 pub(super) struct Dockerfile;
 
-/// Names looked for, the first wins.
-const NAMES: [&str; 2] = ["Dockerfile", "Containerfile"];
-
 /// BuildKit reads a Dockerfile whole into memory, several times; people write some kilobytes.
 const LIMIT_BYTES: u64 = 1024 * 1024;
-
-/// What is built when nobody says.
-const DEFAULT_PLATFORMS: [&str; 2] = ["linux/amd64", "linux/arm64"];
-
-/// Architectures of Linux that BuildKit's frontend and its emulators know.
-const ARCHITECTURES: [&str; 10] =
-    ["amd64", "arm64", "arm", "386", "ppc64le", "s390x", "riscv64", "loong64", "mips64", "mips64le"];
 
 /// A Dockerfile in the tree, or why there is none.
 enum Found {
@@ -121,15 +114,16 @@ fn find(tree: &dyn Tree, wishes: &Wishes) -> Result<Found, KindError> {
     }
     for (at, dir) in dirs.iter().enumerate() {
         let place = if dir.is_empty() { "at the root".to_owned() } else { format!("in {dir}/") };
-        let [first, second] = NAMES.map(|name| join(dir, name));
+        let [first_name, second_name] = &RECIPE.names;
+        let (first, second) = (join(dir, first_name), join(dir, second_name));
         let (has_first, has_second) = (is_file(tree, &first)?, is_file(tree, &second)?);
         let (path, name, beside) = match (has_first, has_second) {
-            (true, true) => (first, NAMES[0], Some("the Containerfile beside it is not used".to_owned())),
-            (true, false) => (first, NAMES[0], None),
-            (false, true) => (second, NAMES[1], None),
+            (true, true) => (first, first_name, Some(format!("the {second_name} beside it is not used"))),
+            (true, false) => (first, first_name, None),
+            (false, true) => (second, second_name, None),
             (false, false) => continue,
         };
-        let root_too = at == 0 && !dir.is_empty() && is_file(tree, NAMES[0])?;
+        let root_too = at == 0 && !dir.is_empty() && is_file(tree, first_name)?;
         let beside = beside.or_else(|| root_too.then(|| "the one at the root is not used".to_owned()));
         let evidence = match beside {
             Some(beside) => format!("{name} {place} ({beside})"),
@@ -140,7 +134,7 @@ fn find(tree: &dyn Tree, wishes: &Wishes) -> Result<Found, KindError> {
     let places =
         dirs.iter().map(|d| if d.is_empty() { "at the root".to_owned() } else { format!("in {d}/") });
     let mut reason = format!("no Dockerfile or Containerfile {}", places.collect::<Vec<_>>().join(" or "));
-    let close = close_names(tree, context, &NAMES)?;
+    let close = close_names(tree, context, &RECIPE.names)?;
     if !close.is_empty() {
         reason.push_str(&format!(" (there is {}: case matters)", close.join(", ")));
     }
@@ -154,22 +148,23 @@ fn configured(tree: &dyn Tree, said: &Said<String>) -> Result<Found, KindError> 
     }
     let (dir, name) = said.value.rsplit_once('/').unwrap_or(("", &said.value));
     let mut close = Vec::new();
-    for candidate in NAMES.map(|name| join(&said.value, name)) {
+    for candidate in RECIPE.names.iter().map(|name| join(&said.value, name)) {
         if is_file(tree, &candidate)? {
             close.push(candidate);
         }
     }
-    close.extend(close_names(tree, dir, &[name])?);
+    close.extend(close_names(tree, dir, &[name.to_owned()])?);
     Err(KindError::NoDockerfile { by: said.by, path: said.value.clone(), close })
 }
 
 /// Regular files in `dir` whose names are near to one of `names`, as paths; at most three.
-fn close_names(tree: &dyn Tree, dir: &str, names: &[&str]) -> Result<Vec<String>, TreeError> {
+fn close_names(tree: &dyn Tree, dir: &str, names: &[String]) -> Result<Vec<String>, TreeError> {
     let mut near = Vec::new();
     for entry in tree.list(dir)? {
         let file = matches!(entry.kind, EntryKind::File { .. });
-        if file && near.len() < 3 && names.iter().any(|name| closest(&entry.name, [*name]).is_some()) {
-            near.push(join(dir, &entry.name));
+        if file && near.len() < 3 && names.iter().any(|name| closest(&entry.name, [name.as_str()]).is_some())
+        {
+            near.push(join(dir, &shown(&entry.name)));
         }
     }
     Ok(near)
@@ -191,7 +186,7 @@ fn platforms(input: &PlanInput<'_>, wishes: &Wishes) -> Result<Vec<Platform>, Ki
         planned.push(said.value.clone());
     }
     if planned.is_empty() {
-        planned.extend(DEFAULT_PLATFORMS.iter().filter_map(|text| text.parse().ok()));
+        planned.clone_from(&RECIPE.platforms);
     }
     let asked = &input.options.platforms;
     if asked.is_empty() {
@@ -209,11 +204,16 @@ fn platforms(input: &PlanInput<'_>, wishes: &Wishes) -> Result<Vec<Platform>, Ki
 
 fn check_platform(said: &Said<Platform>) -> Result<(), KindError> {
     let Platform { os, arch, .. } = &said.value;
-    if os == "linux" && ARCHITECTURES.contains(&arch.as_str()) {
+    if os == "linux" && RECIPE.architectures.contains(arch) {
         return Ok(());
     }
-    let close = if os == "linux" { closest(arch, ARCHITECTURES) } else { None };
-    Err(KindError::Platform { by: said.by, platform: said.value.to_string(), close })
+    let close =
+        if os == "linux" { closest(arch, RECIPE.architectures.iter().map(String::as_str)) } else { None };
+    Err(KindError::Platform {
+        by: said.by,
+        platform: said.value.to_string(),
+        close: close.map(str::to_owned),
+    })
 }
 
 fn build_args(input: &PlanInput<'_>, wishes: &Wishes) -> Result<BTreeMap<String, String>, KindError> {

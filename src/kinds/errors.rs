@@ -26,14 +26,19 @@ impl fmt::Display for By {
     }
 }
 
+/// `text` from the tree for a message: what would steer a terminal is replaced.
+pub(super) fn shown(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
 /// At most this many paths are named in one message.
 const NAMED_PATHS: usize = 5;
 
 fn some_of(paths: &[String]) -> String {
-    let shown: Vec<&str> = paths.iter().take(NAMED_PATHS).map(String::as_str).collect();
+    let named: Vec<String> = paths.iter().take(NAMED_PATHS).map(|path| shown(path)).collect();
     let more = paths.len().saturating_sub(NAMED_PATHS);
     let rest = if more == 0 { String::new() } else { format!(" and {more} more") };
-    format!("{}{rest}", shown.join(", "))
+    format!("{}{rest}", named.join(", "))
 }
 
 fn dir_of(path: &str) -> String {
@@ -65,7 +70,7 @@ pub enum KindError {
     #[error("{path}:{line}: the frontend image {image:?} of the syntax line is not allowed here")]
     Frontend { path: String, line: usize, image: String, allowed: Vec<String> },
     #[error("{by}: a Dockerfile build cannot make {platform}")]
-    Platform { by: By, platform: String, close: Option<&'static str> },
+    Platform { by: By, platform: String, close: Option<String> },
     #[error("{platform} is not among the app's platforms: a try may only leave some out")]
     NotNarrower { platform: Platform, planned: Vec<Platform> },
     #[error("platforms and build arguments can be given in a push with -o try only")]

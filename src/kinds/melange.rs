@@ -1,5 +1,6 @@
 //! melange: recognised by a root YAML file with both `package` and `pipeline`; its build comes later.
 
+use super::errors::shown;
 use super::{Draft, Kind, KindError, PlanInput, Verdict, Wishes};
 use crate::model::{EntryKind, KindName, Tree};
 
@@ -29,7 +30,9 @@ impl Kind for Melange {
             // a file too large or not readable by its name is no configuration: the look goes on
             let Ok(Some(bytes)) = tree.read(&entry.name, LIMIT_BYTES) else { continue };
             if has_top_level_key(&bytes, b"package:") && has_top_level_key(&bytes, b"pipeline:") {
-                return Ok(Verdict::Yes { evidence: format!("{} with package and pipeline", entry.name) });
+                return Ok(Verdict::Yes {
+                    evidence: format!("{} with package and pipeline", shown(&entry.name)),
+                });
             }
         }
         Ok(Verdict::No { reason: "no YAML file at the root with package and pipeline".to_owned() })

@@ -129,3 +129,71 @@ impl SolveSpec {
         Self { platforms: platforms.to_vec(), ..self.clone() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> serde_json::Value {
+        serde_json::json!({
+            "frontend": "dockerfile.v0", "frontend_image": null, "platforms": ["linux/amd64"], "context_path": "",
+            "context_tree": "1111111111111111111111111111111111111111", "dockerfile_path": "Dockerfile",
+            "dockerfile_digest": Digest::of(b"a"), "ignore_digest": null, "target": null, "build_args": {},
+            "labels": {}, "compression": "gzip", "no_cache": false, "pull": false, "cache_namespace": "a"
+        })
+    }
+
+    fn fingerprint(spec: &serde_json::Value) -> Option<Digest> {
+        let spec: SolveSpec = serde_json::from_value(spec.clone()).unwrap();
+        spec.fingerprint(&"localhost:5000/shop".parse().unwrap())
+    }
+
+    #[test]
+    fn every_field_but_the_two_cache_options_decides_the_fingerprint() {
+        let base = spec();
+        let changes = serde_json::json!({
+            "frontend": "gateway.v0", "frontend_image": "x", "platforms": ["linux/amd64", "linux/arm64"],
+            "context_path": "app", "context_tree": "2222222222222222222222222222222222222222",
+            "dockerfile_path": "D", "dockerfile_digest": Digest::of(b"b"), "ignore_digest": Digest::of(b""),
+            "target": "t", "build_args": {"A": "1"}, "labels": {"a": "b"}, "compression": "zstd",
+            "no_cache": true, "pull": true, "cache_namespace": "b"
+        });
+        let (base_map, changes) = (base.as_object().unwrap(), changes.as_object().unwrap());
+        assert_eq!(
+            base_map.keys().collect::<Vec<_>>(),
+            changes.keys().collect::<Vec<_>>(),
+            "a field without a row"
+        );
+        let real: SolveSpec = serde_json::from_value(base.clone()).unwrap();
+        assert_eq!(serde_json::to_value(real).unwrap(), base, "a field that this test does not know");
+        for (field, value) in changes {
+            let mut changed = base.clone();
+            changed[field] = value.clone();
+            let same = fingerprint(&changed) == fingerprint(&base);
+            assert_eq!(same, ["no_cache", "pull"].contains(&field.as_str()), "{field}");
+        }
+        let spec: SolveSpec = serde_json::from_value(base).unwrap();
+        let names = ["localhost:5000/shop", "localhost:5000/other"].map(|n| n.parse().unwrap());
+        assert_ne!(spec.fingerprint(&names[0]), spec.fingerprint(&names[1]));
+    }
+
+    #[test]
+    fn what_has_no_id_has_no_fingerprint() {
+        for field in ["context_tree", "dockerfile_digest"] {
+            let mut spec = spec();
+            spec[field] = serde_json::Value::Null;
+            assert_eq!(fingerprint(&spec), None, "{field}");
+        }
+    }
+
+    #[test]
+    fn tags_that_no_ref_owns_stand_first() {
+        let image: ImagePlan = serde_json::from_value(serde_json::json!({
+            "name": "localhost:5000/shop", "tags": ["git-0123456789ab", "main", "latest"], "unshared": 1,
+            "annotations": {}, "solves": []
+        }))
+        .unwrap();
+        assert_eq!(image.owned_tags().iter().map(Tag::as_str).collect::<Vec<_>>(), ["main", "latest"]);
+        assert!(ImagePlan { unshared: 9, ..image }.owned_tags().is_empty());
+    }
+}

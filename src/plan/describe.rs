@@ -36,7 +36,9 @@ pub fn plan(plan: &BuildPlan) -> String {
     text
 }
 
+/// One line; what would steer a terminal is replaced.
 fn line(text: &mut String, key: &str, value: &str) {
+    let value: String = value.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     let _ = writeln!(text, "{}", format!("{key:<12} {value}").trim_end());
 }
 

@@ -55,8 +55,8 @@ pub struct Tags {
 /// The tags of a ref, the unshared ones first.
 pub fn tags(input: &TagInput<'_>) -> Result<Tags, TagError> {
     if let Some(try_id) = input.try_id {
-        let name = input.reference.map_or("", RefName::short);
-        let tag = tag_of(&format!("try-{name}-{try_id}"), &["try", &safe(name), try_id].join("-"));
+        let name = input.reference.map_or("directory", RefName::short);
+        let tag = tag_of(&format!("try-{name}-{try_id}"), &format!("try-{}-{}", safe(name), safe(try_id)));
         return Ok(Tags { tags: tag.into_iter().collect(), unshared: 1, notes: Vec::new() });
     }
     let mut made = Tags::default();
@@ -259,4 +259,198 @@ fn check_name(reference: &RefName, tag: &Tag, is_main: bool, of_main: &[Tag]) ->
         return Err(TagError::OfMainBranch { reference: reference.clone(), tag: tag.clone() });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SHA: &str = "0123456789abcdef0123456789abcdef01234567";
+
+    fn made(reference: &str, templates: &[&str], additional: &[&str]) -> Result<Tags, TagError> {
+        let owned = |list: &[&str]| list.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>();
+        let additional: Vec<_> = owned(additional).into_iter().map(|t| (t, By::Config { line: 3 })).collect();
+        tags(&TagInput {
+            reference: Some(&reference.parse().unwrap()),
+            main_branch: "main",
+            sha: &SHA.parse().unwrap(),
+            templates: &owned(templates),
+            additional: &additional,
+            try_id: None,
+        })
+    }
+
+    /// `git-… | main latest`: the bar stands before the first that a ref owns.
+    fn shown(tags: &Tags) -> String {
+        let names: Vec<&str> = tags.tags.iter().map(Tag::as_str).collect();
+        let (free, owned) = names.split_at(tags.unshared);
+        format!("{} | {}", free.join(" "), owned.join(" ")).trim().to_owned()
+    }
+
+    #[test]
+    fn tags_by_ref_and_template() {
+        for (reference, templates, additional, expect) in [
+            ("refs/heads/main", &[][..], &[][..], "git-0123456789ab | main latest"),
+            ("refs/heads/feature/a+b#1", &[], &[], "git-0123456789ab | feature-a-b-1"),
+            ("refs/heads/#12", &[], &[], "git-0123456789ab | 12"),
+            ("refs/heads/+.x", &[], &[], "git-0123456789ab | x"),
+            ("refs/tags/v1.2.3", &[], &[], "git-0123456789ab | v1.2.3"),
+            ("refs/tags/v1.2.3+meta", &[], &[], "git-0123456789ab | v1.2.3-meta"),
+            ("refs/heads/main", &["{branch}-{sha12}"], &[], "git-0123456789ab | main-0123456789ab"),
+            ("refs/heads/main", &["{sha12}", "{branch}"], &[], "git-0123456789ab 0123456789ab | main"),
+            ("refs/heads/dev", &["{sha}"], &[], &format!("git-0123456789ab {SHA} |")),
+            ("refs/heads/main", &["stable", "{branch}"], &[], "git-0123456789ab | stable main"),
+            ("refs/heads/dev", &["stable", "{branch}"], &[], "git-0123456789ab | dev"),
+            ("refs/tags/v1.2", &["stable", "{branch}", "r{version}"], &[], "git-0123456789ab | r1.2"),
+            ("refs/tags/vega", &["{version}"], &[], "git-0123456789ab | vega"),
+            ("refs/heads/main", &[], &["stable", "main", "latest"], "git-0123456789ab | main latest stable"),
+            ("refs/heads/dev", &[], &["stable", "{branch}-x"], "git-0123456789ab | dev dev-x"),
+            ("refs/tags/v1", &[], &["stable"], "git-0123456789ab | v1"),
+            ("refs/heads/main", &["latest"], &[], "git-0123456789ab | latest"),
+        ] {
+            let tags = made(reference, templates, additional).unwrap();
+            assert_eq!(shown(&tags), expect, "{reference} {templates:?} {additional:?}");
+        }
+    }
+
+    #[test]
+    fn a_template_that_makes_no_tag_is_noted() {
+        let tags = made("refs/heads/dev", &["{branch}", "{version}"], &["stable"]).unwrap();
+        assert_eq!(
+            tags.notes,
+            [
+                "the app's settings: no tag by \"{version}\": {version} is for git tags",
+                "build-config.yaml:3: no tag by \"stable\": a name that is the same for every ref moves with the main branch only",
+            ]
+        );
+        let tags = made("refs/heads/###", &[], &[]).unwrap();
+        assert_eq!(shown(&tags), "git-0123456789ab |");
+        assert_eq!(tags.notes.len(), 1);
+    }
+
+    #[test]
+    fn names_that_are_not_the_ref_s_own_are_refused() {
+        for (reference, templates, additional) in [
+            ("refs/heads/latest", &[][..], &[][..]),
+            ("refs/tags/latest", &[], &[]),
+            ("refs/heads/git-0123456789ab", &[], &[]),
+            ("refs/heads/try-x", &[], &[]),
+            ("refs/heads/lat", &[], &["{branch}est"]),
+            ("refs/heads/main", &["git-{sha12}"], &[]),
+            ("refs/heads/main", &[], &["try-me"]),
+        ] {
+            let error = made(reference, templates, additional).unwrap_err();
+            assert!(matches!(error, TagError::Reserved { .. }), "{reference}: {error}");
+        }
+        for (reference, templates, additional) in [
+            ("refs/tags/main", &[][..], &[][..]),
+            ("refs/heads/ma", &[], &["{branch}in"]),
+            ("refs/heads/+main", &[], &[]),
+            ("refs/heads/stable", &["stable", "{branch}"], &[]),
+            ("refs/heads/stable", &[], &["stable"]),
+        ] {
+            let error = made(reference, templates, additional).unwrap_err();
+            assert!(matches!(error, TagError::OfMainBranch { .. }), "{reference}: {error}");
+        }
+        let latest = TagInput {
+            reference: Some(&"refs/heads/latest".parse().unwrap()),
+            main_branch: "latest",
+            sha: &SHA.parse().unwrap(),
+            templates: &[],
+            additional: &[],
+            try_id: None,
+        };
+        assert_eq!(shown(&tags(&latest).unwrap()), "git-0123456789ab | latest", "its own name");
+    }
+
+    #[test]
+    fn templates_are_checked() {
+        for good in ["a", "{branch}", "v{version}", "{branch}-{sha12}", "A_b.c-{sha}", "{sha}{sha12}"] {
+            assert_eq!(check_template(good), Ok(()), "{good}");
+        }
+        let long = "a".repeat(129);
+        for bad in [
+            "",
+            "-a",
+            ".a",
+            "a/b",
+            "{",
+            "{}",
+            "{Branch}",
+            "{branch",
+            "a}",
+            "a b",
+            "${BRANCH_NAME}",
+            "{branch}{version}",
+            &long,
+        ] {
+            assert!(check_template(bad).is_err(), "{bad}");
+        }
+        let error = made("refs/heads/main", &[], &["${BRANCH_NAME}"]).unwrap_err();
+        assert_eq!(error.to_string(), "build-config.yaml:3: \"${BRANCH_NAME}\" is not a valid tag template");
+        let many = ["a"; 40];
+        assert!(matches!(made("refs/heads/main", &many, &[]), Err(TagError::TooMany { .. })));
+    }
+
+    #[test]
+    fn long_names_are_cut_and_stay_distinct() {
+        let names = ["a/", "a-"].map(|mid| format!("refs/heads/{}{mid}{}", "x".repeat(90), "y".repeat(90)));
+        let [one, two] = names.map(|name| made(&name, &[], &[]).unwrap().tags[1].clone());
+        assert_eq!((one.as_str().len(), two.as_str().len()), (128, 128));
+        assert_ne!(one, two);
+        assert_eq!(one.as_str()[..115], two.as_str()[..115]);
+    }
+
+    #[test]
+    fn a_try_and_a_directory_move_nothing_that_is_shared() {
+        let sha: Sha = SHA.parse().unwrap();
+        let reference: RefName = "refs/heads/main".parse().unwrap();
+        let mut input = TagInput {
+            reference: Some(&reference),
+            main_branch: "main",
+            sha: &sha,
+            templates: &["stable".to_owned()],
+            additional: &[("x".to_owned(), By::Settings)],
+            try_id: Some("0123456789"),
+        };
+        assert_eq!(shown(&tags(&input).unwrap()), "try-main-0123456789 |");
+        input.reference = None;
+        assert_eq!(shown(&tags(&input).unwrap()), "try-directory-0123456789 |");
+        input.try_id = None;
+        assert_eq!(shown(&tags(&input).unwrap()), "git-0123456789ab |");
+        let zero = Sha::zero();
+        let directory = TagInput { sha: &zero, reference: Some(&reference), ..input };
+        assert_eq!(shown(&tags(&directory).unwrap()), "| stable x");
+    }
+
+    proptest! {
+        #[test]
+        fn a_ref_gives_the_same_valid_tags_or_none(
+            name in "refs/(heads|tags)/[a-zA-Z0-9_.+@#/-]{1,189}",
+            template in prop::option::of("[a-z{}.-]{0,6}(\\{branch\\}|\\{sha12\\}|\\{version\\})?[a-z-]{0,6}"),
+            try_id in prop::option::of("[0-9a-f]{10}"),
+        ) {
+            let Ok(reference) = name.parse::<RefName>() else { return Ok(()) };
+            let sha: Sha = SHA.parse().unwrap();
+            let templates: Vec<String> = template.into_iter().collect();
+            let input = TagInput {
+                reference: Some(&reference), main_branch: "main", sha: &sha, templates: &templates,
+                additional: &[], try_id: try_id.as_deref(),
+            };
+            let (first, second) = (tags(&input), tags(&input));
+            if let (Ok(first), Ok(second)) = (&first, &second) {
+                prop_assert_eq!(first, second);
+                prop_assert!(first.unshared >= 1 && first.unshared <= first.tags.len());
+                for (at, tag) in first.tags.iter().enumerate() {
+                    prop_assert_eq!(&tag.as_str().parse::<Tag>().unwrap(), tag);
+                    let own = tag.as_str().starts_with("git-") || tag.as_str().starts_with("try-");
+                    prop_assert!(!own || at < first.unshared, "{}", tag);
+                    prop_assert!(!first.tags[at + 1..].contains(tag), "{} twice", tag);
+                }
+            }
+            prop_assert_eq!(first.is_ok(), second.is_ok());
+        }
+    }
 }

@@ -43,3 +43,57 @@ pub fn dockerfile_attrs(spec: &SolveSpec, platforms: &[Platform]) -> BTreeMap<St
     }
     attrs
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> SolveSpec {
+        serde_json::from_value(serde_json::json!({
+            "frontend": "dockerfile.v0", "platforms": ["linux/amd64", "linux/arm64"], "context_path": "app",
+            "context_tree": null, "dockerfile_path": "deploy/Dockerfile.web", "dockerfile_digest": null,
+            "target": "run", "build_args": {"A": "1", "BUILDKIT_CACHE_MOUNT_NS": "another app's"},
+            "labels": {"team": "shop"}, "compression": "gzip", "no_cache": true, "pull": true,
+            "cache_namespace": "ours"
+        }))
+        .unwrap()
+    }
+
+    fn shown(attrs: &BTreeMap<String, String>) -> String {
+        attrs.iter().map(|(k, v)| format!("{k} = {v}\n")).collect()
+    }
+
+    #[test]
+    fn everything_in_the_spec_becomes_an_attribute() {
+        let spec = spec();
+        insta::assert_snapshot!(shown(&dockerfile_attrs(&spec, &spec.platforms)), @r"
+        build-arg:A = 1
+        build-arg:BUILDKIT_CACHE_MOUNT_NS = ours
+        cmdline = dockerfile.v0
+        filename = Dockerfile.web
+        image-resolve-mode = pull
+        label:team = shop
+        no-cache = 
+        platform = linux/amd64,linux/arm64
+        target = run
+        ");
+    }
+
+    #[test]
+    fn an_allowed_image_is_the_source_and_the_rest_is_left_out_when_unset() {
+        let mut spec = spec();
+        spec.frontend = "gateway.v0".to_owned();
+        spec.frontend_image = Some("ghcr.io/x/y:1".to_owned());
+        (spec.no_cache, spec.pull, spec.target) = (false, false, None);
+        spec.build_args.clear();
+        spec.labels.clear();
+        let one: Vec<Platform> = vec!["linux/arm/v7".parse().unwrap()];
+        insta::assert_snapshot!(shown(&dockerfile_attrs(&spec, &one)), @r"
+        build-arg:BUILDKIT_CACHE_MOUNT_NS = ours
+        cmdline = ghcr.io/x/y:1
+        filename = Dockerfile.web
+        platform = linux/arm/v7
+        source = ghcr.io/x/y:1
+        ");
+    }
+}

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::kinds::errors::shown;
 use crate::kinds::{KindError, Said};
 use crate::model::tree::clean_path;
 use crate::model::{EntryKind, Sha, Tree, TreeError};
@@ -43,7 +44,7 @@ pub(super) fn locate(
             let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
             let close = tree.list(parent)?.into_iter().filter(|e| e.kind == EntryKind::Dir).map(|e| e.name);
             let close = close.filter(|dir| crate::model::closest::closest(dir, [name]).is_some()).take(3);
-            let close = close.map(|dir| super::join(parent, &dir)).collect();
+            let close = close.map(|dir| super::join(parent, &shown(&dir))).collect();
             Err(KindError::NoContext { by: said.by, path: path.to_owned(), close })
         }
     }

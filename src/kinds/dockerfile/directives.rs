@@ -1,7 +1,8 @@
 //! The head of a Dockerfile as BuildKit reads it: parser directives, above all `# syntax=`.
 //!
 //! Follows buildkit v0.32 frontend/dockerfile/parser/directives.go rule by rule, oddities included, because a file that
-//! two parsers read differently is an attack. The table of tests was compared with that parser.
+//! two parsers read differently is an attack. One difference is left: a JSON string with half of a surrogate pair is no
+//! syntax here. It has no effect, nor would another: a solve never leaves the choice to the file (see `attrs`).
 
 /// A syntax line: the first word of its value, and its line from 1 (0 for the JSON form without a shebang).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,4 +129,112 @@ pub(super) fn refused_flags(source: &[u8], path: &str) -> Vec<String> {
         }
     }
     notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Row = (&'static [u8], Option<(&'static str, usize)>);
+
+    /// Files, and what BuildKit v0.32.2's own `parser.DetectSyntax` says of them: image and line.
+    const BUILDKIT_SAYS: &[Row] = &[
+        (b"", None),
+        (b"FROM x\n", None),
+        (b"# syntax=docker/dockerfile:1\nFROM x\n", Some(("docker/dockerfile:1", 1))),
+        (b"#syntax=a/b", Some(("a/b", 1))),
+        (b"# SYNTAX = a/b", Some(("a/b", 1))),
+        (b"#  sYnTaX\t=\ta/b extra words \r\n", Some(("a/b", 1))),
+        (b"# syntax=a/b\r", Some(("a/b", 1))),
+        (b"\n# syntax=a/b\n", None),
+        (b" # syntax=a/b\n", None),
+        (b"# a comment\n# syntax=a/b\n", None),
+        (b"# escape=`\n# syntax=a/b\n", Some(("a/b", 2))),
+        (b"# check=skip=all\n# escape=`\n# syntax=a/b\n", Some(("a/b", 3))),
+        (b"# escape=`\n# escape=`\n# syntax=a/b\n", None),
+        (b"# syntax=a/b\n# syntax=c/d\n", Some(("a/b", 1))),
+        (b"# other=1\n# syntax=a/b\n", None),
+        (b"# syntaxx=a/b\n", None),
+        (b"# 1syntax=a/b\n", None),
+        (b"# syntax a/b\n", None),
+        (b"# syntax=\n", None),
+        (b"# syntax=   \n", Some(("", 1))),
+        (b"# syntax = \t\n", Some(("\u{9}", 1))),
+        (b"# syntax==a\n", Some(("=a", 1))),
+        (b"\xef\xbb\xbf# syntax=a/b\n", Some(("a/b", 1))),
+        (b"\xef\xbb\xbf\xef\xbb\xbf# syntax=a/b\n", None),
+        (b"#!/bin/sh\n# syntax=a/b\n", Some(("a/b", 2))),
+        (b"\xef\xbb\xbf#!/bin/sh\n# syntax=a/b\n", Some(("a/b", 2))),
+        (b"#!/bin/sh\n#!/bin/sh\n# syntax=a/b\n", None),
+        (b"#!syntax=a/b\n", None),
+        (b"#!", None),
+        (b"// syntax=a/b\n", Some(("a/b", 1))),
+        (b"//syntax=a/b\n# syntax=c/d\n", Some(("a/b", 1))),
+        (b"# comment\n// syntax=a/b\n", None),
+        (b"# escape=`\n// syntax=a/b\n", None),
+        (b"#!x\n// syntax=a/b", Some(("a/b", 2))),
+        (b"{\"syntax\": \"a/b\"}", Some(("a/b", 0))),
+        (b" \n{\"x\": [1], \"syntax\": \"a/b\"}\n", Some(("a/b", 0))),
+        (b"{\"Syntax\": \"a/b\"}", None),
+        (b"{\"syntax\": \"a/b\", \"syntax\": \"c/d\"}", Some(("c/d", 0))),
+        (b"{\"s\\u0079ntax\": \"a/b c\"}", Some(("a/b c", 0))),
+        (b"{\"syntax\": 1}", None),
+        (b"{\"syntax\": \"a/b\"} x", None),
+        (b"#!x\n{\"syntax\": \"a/b\"}", Some(("a/b", 1))),
+        (b"{\"syntax\": \"a\xff\"}", Some(("a\u{fffd}", 0))),
+        (b"#\x0bsyntax=a/b\n", Some(("a/b", 1))),
+        (b"#\xc2\x85\xc2\xa0syntax=a/b\n", Some(("a/b", 1))),
+        (b"#\x85syntax=a/b\n", None),
+        (b"#\xe2\x80\xa8syntax\x0c=\x0ca/b\n", Some(("a/b", 1))),
+        (b"# syntax\x0b=a/b\n", None),
+        (b"# syntax\xc2\xa0=a/b\n", None),
+        (b"# syntax=a/b\x0b\n", Some(("a/b\u{b}", 1))),
+        (b"# \xc5\xbfyntax=a/b\n", None),
+        (b"# syntax=\xff\xfe x\n", Some(("\u{fffd}\u{fffd}", 1))),
+        (b"# syntax=a\x00b\n", Some(("a\u{0}b", 1))),
+        (b"# syntax=a/b # c", Some(("a/b", 1))),
+    ];
+
+    #[test]
+    fn syntax_lines_are_seen_as_buildkit_sees_them() {
+        for (source, expect) in BUILDKIT_SAYS {
+            let expect = expect.map(|(image, line)| Syntax { image: image.to_owned(), line });
+            assert_eq!(syntax(source), expect, "{:?}", String::from_utf8_lossy(source));
+        }
+    }
+
+    #[test]
+    fn a_line_longer_than_go_s_scanner_takes_ends_the_head() {
+        for (length, seen) in [(65_535, true), (65_536, false)] {
+            let line = format!("# syntax={}", "a".repeat(length - 9));
+            assert_eq!(syntax(line.as_bytes()).is_some(), seen, "{length}");
+            assert_eq!(syntax(format!("{line}\n").as_bytes()).is_some(), seen, "{length}");
+        }
+    }
+
+    #[test]
+    fn instructions_are_more_than_comments_and_blanks() {
+        for (source, expect) in [
+            ("", false),
+            ("\n \t\n", false),
+            ("# FROM x\n  # y\n", false),
+            ("\u{feff}# x\n", false),
+            ("# x\nFROM x", true),
+            ("  FROM x", true),
+        ] {
+            assert_eq!(has_instructions(source.as_bytes()), expect, "{source:?}");
+        }
+    }
+
+    #[test]
+    fn refused_flags_are_named_by_line() {
+        let source = "FROM x\nRUN --network=host curl x\nrun --mount=type=cache,target=/c --security=insecure y\nRUN echo --network=host\nRUN --network=none z\n";
+        assert_eq!(
+            refused_flags(source.as_bytes(), "Dockerfile"),
+            [
+                "Dockerfile:2: RUN --network=host is refused by BuildKit: builds get no such right",
+                "Dockerfile:3: RUN --security=insecure is refused by BuildKit: builds get no such right",
+            ]
+        );
+    }
 }

@@ -4,12 +4,9 @@
 //! official image is served by the daemon's built-in frontend: no download, and no forwarding.
 
 use super::directives;
+use super::recipe::RECIPE;
 use crate::kinds::KindError;
-
-/// The list when the operator sets none.
-pub const DEFAULT_FRONTENDS: [&str; 1] = ["docker.io/docker/dockerfile"];
-
-const BUILT_IN: &str = "docker.io/docker/dockerfile";
+use crate::kinds::errors::shown;
 
 /// The frontend of one Dockerfile.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,14 +32,14 @@ pub(super) fn choose(source: &[u8], path: &str, allowed: &[String]) -> Result<Fr
     if !allowed.iter().filter_map(|text| Reference::parse(text)).any(|entry| entry.allows(&asked)) {
         return Err(refuse());
     }
-    if asked.repository != BUILT_IN {
+    if asked.repository != RECIPE.built_in {
         return Ok(Frontend { name: "gateway.v0", image: Some(asked.to_string()), note: None });
     }
     let special = asked.digest.is_some() || asked.tag.as_deref().is_some_and(|tag| tag.ends_with("labs"));
     let note = special.then(|| {
         format!(
             "{path}:{line}: {} is served by the daemon's built-in Dockerfile frontend, which may lack its extras",
-            syntax.image
+            shown(&syntax.image)
         )
     });
     Ok(Frontend { name: "dockerfile.v0", image: None, note })
@@ -103,5 +100,85 @@ impl std::fmt::Display for Reference {
         f.write_str(&self.repository)?;
         self.tag.as_ref().map_or(Ok(()), |tag| write!(f, ":{tag}"))?;
         self.digest.as_ref().map_or(Ok(()), |digest| write!(f, "@{digest}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn short_names_are_written_out() {
+        for (text, full) in [
+            ("docker/dockerfile", Some("docker.io/docker/dockerfile")),
+            ("docker/dockerfile:1.7-labs", Some("docker.io/docker/dockerfile:1.7-labs")),
+            ("index.docker.io/docker/dockerfile", Some("docker.io/docker/dockerfile")),
+            ("docker.io/dockerfile", Some("docker.io/library/dockerfile")),
+            ("dockerfile", Some("docker.io/library/dockerfile")),
+            ("localhost:5000/x/y:z", Some("localhost:5000/x/y:z")),
+            ("localhost/x", Some("localhost/x")),
+            ("ghcr.io/x/y", Some("ghcr.io/x/y")),
+            ("x:1/y", Some("x:1/y")),
+            ("", None),
+            (":1", None),
+            ("Docker/Dockerfile", None),
+            ("docker/dockerfile:", None),
+            ("docker/dockerfile@sha256:12", None),
+            ("docker/dockerfile@", None),
+            ("docker//dockerfile", None),
+            ("docker/dockerfile:a:b", None),
+            ("../docker/dockerfile", None),
+        ] {
+            assert_eq!(Reference::parse(text).map(|r| r.to_string()).as_deref(), full, "{text:?}");
+        }
+        let pinned = format!("docker/dockerfile:1@{DIGEST}");
+        assert_eq!(Reference::parse(&pinned).unwrap().to_string(), format!("docker.io/{pinned}"));
+    }
+
+    fn chosen(syntax: &str, allowed: &[&str]) -> Result<Frontend, KindError> {
+        let source = format!("# syntax={syntax}\nFROM x\n");
+        choose(source.as_bytes(), "Dockerfile", &allowed.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_official_image_is_the_daemon_s_own_frontend() {
+        let official = ["docker.io/docker/dockerfile"];
+        for syntax in ["docker/dockerfile", "docker.io/docker/dockerfile:1", "docker/dockerfile:1.7 x=y"] {
+            let frontend = chosen(syntax, &official).unwrap();
+            assert_eq!(frontend, Frontend { name: "dockerfile.v0", image: None, note: None }, "{syntax}");
+        }
+        for special in ["docker/dockerfile:1.7-labs".to_owned(), format!("docker/dockerfile@{DIGEST}")] {
+            let frontend = chosen(&special, &official).unwrap();
+            assert_eq!((frontend.name, frontend.image), ("dockerfile.v0", None));
+            assert!(frontend.note.unwrap().starts_with(&format!("Dockerfile:1: {special} is served")));
+        }
+    }
+
+    #[test]
+    fn other_images_only_from_the_list() {
+        let official = ["docker.io/docker/dockerfile"];
+        for (syntax, allowed) in [
+            ("evil/frontend", &official[..]),
+            ("docker/dockerfile-upstream:master", &official),
+            ("evil.example/docker/dockerfile", &official),
+            ("docker.io.evil.example/docker/dockerfile", &official),
+            ("docker/dockerfile", &[]),
+            ("docker/dockerfile:2", &["docker/dockerfile:1"]),
+            ("x/y:1", &["x/y:2", "x/y@sha256:12"]),
+            ("   ", &official),
+        ] {
+            let error = chosen(syntax, allowed).unwrap_err().to_string();
+            assert!(error.starts_with("Dockerfile:1: the frontend image"), "{syntax}: {error}");
+        }
+        let pinned = format!("x/y@{DIGEST}");
+        for (syntax, allowed, image) in [
+            ("ghcr.io/x/y:1 a b", "ghcr.io/x/y", "ghcr.io/x/y:1".to_owned()),
+            (&pinned, &pinned, format!("docker.io/{pinned}")),
+        ] {
+            let frontend = chosen(syntax, &[allowed]).unwrap();
+            assert_eq!((frontend.name, frontend.image), ("gateway.v0", Some(image)));
+        }
     }
 }
