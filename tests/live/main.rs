@@ -7,5 +7,6 @@
     clippy::disallowed_methods
 )]
 
+mod buildkit;
 mod engines;
 mod support;

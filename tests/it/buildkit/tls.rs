@@ -14,10 +14,13 @@ use super::{SOON, dockerfile};
 
 /// Certificates of two authorities, made once: ours (`ca`, with `server`, `client`, `expired`) and another (`other`,
 /// with `stranger`).
-static PKI: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
-    let dir = tempfile::tempdir().unwrap();
+static PKI: LazyLock<PathBuf> = LazyLock::new(|| {
+    // a static is never dropped: this directory is the same each time
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("buildkit-pki");
+    std::fs::remove_dir_all(&dir).ok();
+    std::fs::create_dir_all(&dir).unwrap();
     let make = |script: &str| {
-        let made = Command::new("bash").args(["-euc", script]).current_dir(dir.path()).output().unwrap();
+        let made = Command::new("bash").args(["-euc", script]).current_dir(&dir).output().unwrap();
         assert!(made.status.success(), "openssl: {}", String::from_utf8_lossy(&made.stderr));
     };
     make(
@@ -38,7 +41,7 @@ static PKI: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
 });
 
 fn pki(name: &str) -> PathBuf {
-    PKI.path().join(name)
+    PKI.join(name)
 }
 
 /// A daemon that wants client certificates of our authority and shows the certificate `name`.
