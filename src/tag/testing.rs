@@ -60,7 +60,6 @@ impl Repository {
     }
 
     /// Where the ref stands, zeros for nowhere.
-    #[allow(dead_code)]
     pub fn at(&self, name: &str) -> Sha {
         let found = self.run(&["for-each-ref", "--format=%(objectname)", name]);
         if found.is_empty() { Sha::zero() } else { found.parse().unwrap() }

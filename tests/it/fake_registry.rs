@@ -1,0 +1,347 @@
+//! A registry that fails on demand: the manifests part of the distribution API over plain HTTP/1.1, written by hand so that it
+//! can break off, lie and stall. Also compiled into the unit tests of `tag`. It serves faults; what a registry does when all is
+//! well is for the live tests.
+#![allow(dead_code, reason = "each of its users takes what it needs")]
+#![allow(clippy::unwrap_used, reason = "tests only")]
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use base64::Engine as _;
+use sha2::Digest as _;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What happens instead of the right answer.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// This status, with these further header lines and this body; nothing is stored.
+    Status(u16, &'static str, &'static str),
+    /// The request takes effect, and this status says that it did not.
+    StatusAfterEffect(u16),
+    /// The connection ends without an answer; nothing is stored.
+    Reset,
+    /// The request takes effect, and the connection ends without an answer.
+    ResetAfterEffect,
+    /// Success is claimed, nothing is stored.
+    Forget,
+    /// The right answer with this in the digest header (empty: without the header).
+    DigestHeader(&'static str),
+    /// The right answer, this much later.
+    Slow(Duration),
+    /// Bytes that are no HTTP.
+    Garbage,
+    /// A body of this many bytes.
+    Huge(usize),
+}
+
+/// How requests are to be signed.
+#[derive(Debug, Clone, Default)]
+pub enum Auth {
+    #[default]
+    None,
+    /// `user:password`
+    Basic(&'static str),
+    /// Tokens from `realm` (empty: this server's /token), given for `user:password` or for this identity token; pulling is
+    /// for anyone when `public`.
+    Bearer { realm: String, account: &'static str, identity: &'static str, public: bool },
+}
+
+#[derive(Default)]
+struct State {
+    /// `path:reference` -> media type and bytes; digests and tags alike.
+    manifests: HashMap<String, (String, Vec<u8>)>,
+    /// Method, end of the target, how often, what.
+    faults: Vec<(&'static str, String, usize, Fault)>,
+    auth: Auth,
+    /// Tokens are good for so many requests.
+    token_uses: usize,
+    tokens: HashMap<String, usize>,
+    log: Vec<String>,
+}
+
+pub struct FakeRegistry {
+    /// `127.0.0.1:PORT`
+    pub host: String,
+    state: Arc<Mutex<State>>,
+    server: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for FakeRegistry {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+pub fn digest_of(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(sha2::Sha256::digest(bytes)))
+}
+
+impl FakeRegistry {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let state = Arc::new(Mutex::new(State { token_uses: usize::MAX, ..State::default() }));
+        let serving = state.clone();
+        let server = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let state = serving.clone();
+                tokio::spawn(async move {
+                    let _ = converse(stream, &state).await;
+                });
+            }
+        });
+        Self { host, state, server }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// `method` on a target ending in `target` goes wrong `times` times.
+    pub fn fail(&self, method: &'static str, target: &str, times: usize, fault: Fault) {
+        self.state().faults.push((method, target.to_owned(), times, fault));
+    }
+
+    pub fn heal(&self) {
+        self.state().faults.clear();
+    }
+
+    pub fn demand(&self, auth: Auth) {
+        self.state().auth = auth;
+    }
+
+    /// Tokens are refused after so many uses; with 0 those given out are refused too.
+    pub fn tokens_last(&self, uses: usize) {
+        let mut state = self.state();
+        state.token_uses = uses;
+        if uses == 0 {
+            state.tokens.clear();
+            state.token_uses = usize::MAX;
+        }
+    }
+
+    /// Puts a manifest as if it had been pushed; returns its digest.
+    pub fn store(&self, path: &str, reference: Option<&str>, media_type: &str, bytes: &[u8]) -> String {
+        let digest = digest_of(bytes);
+        let mut state = self.state();
+        for name in [Some(digest.as_str()), reference].into_iter().flatten() {
+            state.manifests.insert(format!("{path}:{name}"), (media_type.to_owned(), bytes.to_vec()));
+        }
+        digest
+    }
+
+    /// The digest that stands at `path:reference`.
+    pub fn at(&self, path: &str, reference: &str) -> Option<String> {
+        self.state().manifests.get(&format!("{path}:{reference}")).map(|(_, bytes)| digest_of(bytes))
+    }
+
+    /// The requests so far, `METHOD target status`, taken out.
+    pub fn take_log(&self) -> Vec<String> {
+        std::mem::take(&mut self.state().log)
+    }
+}
+
+struct Request {
+    method: String,
+    target: String,
+    headers: HashMap<String, String>,
+    body: Vec<u8>,
+}
+
+struct Answer {
+    status: u16,
+    headers: Vec<String>,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn new(status: u16) -> Self {
+        Self { status, headers: Vec::new(), body: Vec::new() }
+    }
+}
+
+async fn read(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<Request>> {
+    let mut line = String::new();
+    if reader.read_line(&mut line).await? == 0 {
+        return Ok(None);
+    }
+    let mut words = line.split_whitespace().map(str::to_owned);
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let mut headers = HashMap::new();
+    loop {
+        line.clear();
+        reader.read_line(&mut line).await?;
+        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        headers.insert(name.to_lowercase(), value.trim().to_owned());
+    }
+    let length = headers.get("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).await?;
+    Ok(Some(Request { method, target, headers, body }))
+}
+
+async fn converse(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut reader = BufReader::new(stream);
+    while let Some(request) = read(&mut reader).await? {
+        let fault = take_fault(&mut state.lock().unwrap(), &request);
+        let log = |status: &str| {
+            state.lock().unwrap().log.push(format!("{} {} {status}", request.method, request.target));
+        };
+        let answer = match fault {
+            None => respond(&mut state.lock().unwrap(), &request),
+            Some(Fault::Reset) => {
+                log("reset");
+                return Ok(());
+            }
+            Some(Fault::ResetAfterEffect) => {
+                respond(&mut state.lock().unwrap(), &request);
+                log("reset");
+                return Ok(());
+            }
+            Some(Fault::Status(status, header, body)) => {
+                let headers = if header.is_empty() { Vec::new() } else { vec![header.to_owned()] };
+                Answer { status, headers, body: body.as_bytes().to_vec() }
+            }
+            Some(Fault::StatusAfterEffect(status)) => {
+                respond(&mut state.lock().unwrap(), &request);
+                Answer::new(status)
+            }
+            Some(Fault::Forget) => {
+                let mut answer = Answer::new(201);
+                answer.headers.push(format!("Docker-Content-Digest: {}", digest_of(&request.body)));
+                answer
+            }
+            Some(Fault::DigestHeader(text)) => {
+                let mut answer = respond(&mut state.lock().unwrap(), &request);
+                answer.headers.retain(|line| !line.starts_with("Docker-Content-Digest"));
+                if !text.is_empty() {
+                    answer.headers.push(format!("Docker-Content-Digest: {text}"));
+                }
+                answer
+            }
+            Some(Fault::Slow(pause)) => {
+                tokio::time::sleep(pause).await;
+                respond(&mut state.lock().unwrap(), &request)
+            }
+            Some(Fault::Garbage) => {
+                log("garbage");
+                return reader.write_all(b"SSH-2.0-nothing here\r\n\r\n").await;
+            }
+            Some(Fault::Huge(bytes)) => Answer { body: vec![b' '; bytes], ..Answer::new(200) },
+        };
+        log(&answer.status.to_string());
+        let mut text = format!("HTTP/1.1 {} X\r\nContent-Length: {}\r\n", answer.status, answer.body.len());
+        for header in &answer.headers {
+            text.push_str(&format!("{header}\r\n"));
+        }
+        text.push_str("\r\n");
+        reader.write_all(text.as_bytes()).await?;
+        if request.method != "HEAD" {
+            reader.write_all(&answer.body).await?;
+        }
+    }
+    Ok(())
+}
+
+fn take_fault(state: &mut State, request: &Request) -> Option<Fault> {
+    let found = state.faults.iter_mut().find(|(method, target, times, _)| {
+        *times > 0
+            && (*method == request.method || *method == "*")
+            && request.target.ends_with(target.as_str())
+    });
+    found.map(|(_, _, times, fault)| {
+        *times = times.saturating_sub(1);
+        fault.clone()
+    })
+}
+
+fn respond(state: &mut State, request: &Request) -> Answer {
+    if request.target.starts_with("/token") {
+        return token(state, request);
+    }
+    let writes = request.method == "PUT";
+    if let Some(refusal) = unsigned(state, request, writes) {
+        return refusal;
+    }
+    if request.target == "/v2/" {
+        return Answer::new(200);
+    }
+    let Some((path, reference)) = request.target.trim_start_matches("/v2/").split_once("/manifests/") else {
+        return Answer::new(404);
+    };
+    let key = format!("{path}:{reference}");
+    if writes {
+        let media_type = request.headers.get("content-type").cloned().unwrap_or_default();
+        let digest = digest_of(&request.body);
+        let stored = (media_type, request.body.clone());
+        state.manifests.insert(format!("{path}:{digest}"), stored.clone());
+        state.manifests.insert(key, stored);
+        let mut answer = Answer::new(201);
+        answer.headers.push(format!("Docker-Content-Digest: {digest}"));
+        return answer;
+    }
+    match state.manifests.get(&key) {
+        None => Answer {
+            body: br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#.to_vec(),
+            ..Answer::new(404)
+        },
+        Some((media_type, bytes)) => Answer {
+            status: 200,
+            headers: vec![
+                format!("Docker-Content-Digest: {}", digest_of(bytes)),
+                format!("Content-Type: {media_type}"),
+            ],
+            body: bytes.clone(),
+        },
+    }
+}
+
+/// The 401 of a request that is not signed as it must be.
+fn unsigned(state: &mut State, request: &Request, writes: bool) -> Option<Answer> {
+    let signature = request.headers.get("authorization").cloned().unwrap_or_default();
+    let challenge = match state.auth.clone() {
+        Auth::None => return None,
+        Auth::Basic(account) if signature == basic(account) => return None,
+        Auth::Basic(_) => r#"WWW-Authenticate: Basic realm="fake""#.to_owned(),
+        Auth::Bearer { realm, .. } => {
+            let token = signature.trim_start_matches("Bearer ");
+            let left = state.tokens.get_mut(token).filter(|left| **left > 0);
+            if let Some(left) = left
+                && (!writes || token.contains("push"))
+            {
+                *left -= 1;
+                return None;
+            }
+            let own = format!("http://{}/token", request.headers.get("host").cloned().unwrap_or_default());
+            let realm = if realm.is_empty() { own } else { realm };
+            format!(r#"WWW-Authenticate: Bearer realm="{realm}",service="fake""#)
+        }
+    };
+    let mut answer = Answer::new(401);
+    answer.headers.push(challenge);
+    Some(answer)
+}
+
+fn basic(account: &str) -> String {
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(account))
+}
+
+fn token(state: &mut State, request: &Request) -> Answer {
+    let Auth::Bearer { account, identity, public, .. } = state.auth.clone() else { return Answer::new(404) };
+    let signature = request.headers.get("authorization").cloned().unwrap_or_default();
+    let form = String::from_utf8_lossy(&request.body).into_owned();
+    let wants_push = request.target.contains("push") || form.contains("push");
+    let known = signature == basic(account)
+        || (!identity.is_empty() && form.contains(&format!("refresh_token={identity}")));
+    let allowed = known || (public && signature.is_empty() && request.method == "GET");
+    if !allowed {
+        return Answer::new(401);
+    }
+    let serial = state.tokens.len();
+    let token = format!("{}-{serial}", if known && wants_push { "push" } else { "pull" });
+    state.tokens.insert(token.clone(), state.token_uses);
+    Answer { body: format!(r#"{{"token":"{token}","expires_in":300}}"#).into_bytes(), ..Answer::new(200) }
+}
