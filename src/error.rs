@@ -78,6 +78,7 @@ impl From<crate::model::Invalid> for Report {
 mod assemble;
 mod buildkit;
 mod config;
+mod context;
 mod engine;
 mod kinds;
 mod receive;

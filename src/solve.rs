@@ -4,6 +4,7 @@
 
 mod assign;
 mod auth;
+pub mod context;
 mod failure;
 mod pool;
 mod progress;

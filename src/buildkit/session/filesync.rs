@@ -184,6 +184,18 @@ impl FileSync for Directories {
     }
 }
 
+/// The order of entries: a directory, then what stands in it, then its next sibling by name bytes.
+pub fn sending_order(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
+    // names hold no NUL, so it can stand for the slash and sort before every byte of a name
+    let key = |b: &u8| if *b == b'/' { 0 } else { *b };
+    a.iter().map(key).cmp(b.iter().map(key))
+}
+
+/// The place of `path` in a list of entries.
+pub fn find(entries: &[Entry], path: &[u8]) -> Option<usize> {
+    entries.binary_search_by(|entry| sending_order(&entry.path, path)).ok()
+}
+
 /// `path` for people: as it is where it is text, else with escapes.
 pub fn shown(path: &[u8]) -> String {
     match std::str::from_utf8(path) {

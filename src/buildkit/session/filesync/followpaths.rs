@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use super::filter::{is_below, subtree_len};
 use super::paths::{base, clean, dir, join, shell_match};
-use super::{Entry, shown};
+use super::{Entry, find, shown};
 
 /// Links whose targets add up to longer paths than this are refused: no file system takes them.
 const MAX_PATH_BYTES: usize = 16 << 10;
@@ -60,7 +60,7 @@ fn step(entries: &[Entry], path: &[u8], resolved: &mut BTreeSet<Vec<u8>>) -> Res
 fn links_at(entries: &[Entry], path: &[u8]) -> Vec<Vec<u8>> {
     let name = base(path);
     if !has_wildcards(name) {
-        return find(entries, path).and_then(target).into_iter().collect();
+        return find(entries, path).and_then(|at| target(entries.get(at)?)).into_iter().collect();
     }
     children(entries, &dir(path))
         .filter(|entry| shell_match(name, base(&entry.path)).unwrap_or(false))
@@ -77,25 +77,13 @@ fn target(link: &Entry) -> Option<Vec<u8>> {
     Some(if text.first() == Some(&b'/') { text } else { join(&[b"/", &dir(&link.path), &text]) })
 }
 
-/// Orders paths as entries are ordered: a directory, then what stands in it, then its next sibling.
-fn sending_order(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
-    // names hold no NUL, so it can stand for the slash and sort before every byte of a name
-    let key = |b: &u8| if *b == b'/' { 0 } else { *b };
-    a.iter().map(key).cmp(b.iter().map(key))
-}
-
-fn find<'a>(entries: &'a [Entry], path: &[u8]) -> Option<&'a Entry> {
-    let at = entries.binary_search_by(|entry| sending_order(&entry.path, path)).ok()?;
-    entries.get(at)
-}
-
 /// What stands directly in `dir`; nothing where that is no directory.
 fn children<'a>(entries: &'a [Entry], dir: &[u8]) -> impl Iterator<Item = &'a Entry> {
     let (mut at, end) = match dir {
         b"." | b"/" => (0, entries.len()),
-        dir => match entries.binary_search_by(|entry| sending_order(&entry.path, dir)) {
-            Ok(found) => (found + 1, found + 1 + subtree_len(entries, found + 1, dir)),
-            Err(_) => (0, 0),
+        dir => match find(entries, dir) {
+            Some(found) => (found + 1, found + 1 + subtree_len(entries, found + 1, dir)),
+            None => (0, 0),
         },
     };
     std::iter::from_fn(move || {
