@@ -20,6 +20,7 @@ use super::frame;
 use super::limits::Limits;
 use super::refs::HIDDEN;
 use super::request::{GitIo, GitService};
+use crate::model::Sha;
 
 /// How long a child that was asked to end may take before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
@@ -136,17 +137,20 @@ pub(super) struct Progress {
     moved_ms: AtomicU64,
     with_server: AtomicBool,
     complete: AtomicBool,
+    /// The client's opening, of a push.
+    client: Mutex<Option<ClientPackets>>,
     cut: Mutex<Option<Cut>>,
     cut_now: Notify,
 }
 
 impl Progress {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(service: GitService, limits: &Limits) -> Self {
         Self {
             began: Instant::now(),
             moved_ms: AtomicU64::new(0),
             with_server: AtomicBool::new(false),
             complete: AtomicBool::new(false),
+            client: Mutex::new(service.writes().then(|| ClientPackets::new(limits))),
             cut: Mutex::new(None),
             cut_now: Notify::new(),
         }
@@ -161,6 +165,12 @@ impl Progress {
     pub(super) fn with_server(&self, working: bool) {
         self.moved();
         self.with_server.store(working, Ordering::Relaxed);
+    }
+
+    /// What the client has said so far, before its pack: how many commands, and where its clone is cut off.
+    pub(super) fn opening(&self) -> (usize, Vec<Sha>) {
+        let client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        client.as_ref().map(|c| (c.commands, c.shallow.clone())).unwrap_or_default()
     }
 
     fn moved(&self) {
@@ -208,8 +218,6 @@ impl Progress {
 pub(super) struct Ended {
     pub status: u32,
     pub cut: Option<Cut>,
-    /// The client's opening, of a push.
-    pub client: Option<ClientPackets>,
     /// What is left of the client's end, for a last word.
     pub stderr: Box<dyn AsyncWrite + Send + Unpin>,
 }
@@ -228,8 +236,7 @@ pub(super) async fn relay(
     let stderr = child.stderr.take().ok_or_else(missing)?;
     let GitIo { stdin: client_in, stdout: client_out, stderr: mut client_err } = io;
 
-    let seen = Arc::new(Mutex::new(service.writes().then(|| ClientPackets::new(limits))));
-    let inward = tokio::spawn(pump_in(client_in, stdin, Arc::clone(&seen), Arc::clone(progress)));
+    let inward = tokio::spawn(pump_in(client_in, stdin, Arc::clone(progress)));
     let keep_on = service.writes();
     let cut = {
         let mut client_out = client_out;
@@ -261,8 +268,7 @@ pub(super) async fn relay(
         }
     };
     inward.abort();
-    let client = seen.lock().unwrap_or_else(PoisonError::into_inner).take();
-    Ok(Ended { status: exit_status(status), cut, client, stderr: client_err })
+    Ok(Ended { status: exit_status(status), cut, stderr: client_err })
 }
 
 /// As a shell would say it: the exit code, or 128 and the signal.
@@ -284,14 +290,13 @@ fn signal(child: &Child, signal: Signal) {
 async fn pump_in(
     mut from: Box<dyn AsyncRead + Send + Unpin>,
     mut to: tokio::process::ChildStdin,
-    seen: Arc<Mutex<Option<ClientPackets>>>,
     progress: Arc<Progress>,
 ) {
     let mut buffer = vec![0; BUFFER];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
         let bytes = buffer.get(..length).unwrap_or_default();
         progress.moved();
-        let verdict = match seen.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        let verdict = match progress.client.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             Some(client) => client.feed(bytes),
             None => Ok(()),
         };

@@ -4,6 +4,7 @@
 
 use super::limits::Limits;
 use super::pktline::{Decoder, Packet};
+use crate::model::Sha;
 
 /// Watches the client's bytes up to the pack.
 #[derive(Debug)]
@@ -12,7 +13,8 @@ pub(super) struct ClientPackets {
     stage: Stage,
     options_follow: bool,
     pub commands: usize,
-    pub shallow: usize,
+    /// The commits at which the client's clone is cut off.
+    pub shallow: Vec<Sha>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +43,7 @@ impl ClientPackets {
             stage: Stage::Commands,
             options_follow: false,
             commands: 0,
-            shallow: 0,
+            shallow: Vec::new(),
         }
     }
 
@@ -64,7 +66,10 @@ impl ClientPackets {
 
     fn see(&mut self, packet: &Packet) {
         match (self.stage, packet) {
-            (Stage::Commands, Packet::Line(line)) if line.starts_with(b"shallow ") => self.shallow += 1,
+            (Stage::Commands, Packet::Line(line)) if line.starts_with(b"shallow ") => {
+                let id = line.get(b"shallow ".len()..).map(String::from_utf8_lossy);
+                self.shallow.extend(id.and_then(|id| id.parse().ok()));
+            }
             (Stage::Commands, Packet::Line(line)) => {
                 self.commands += 1;
                 let mut capabilities =
@@ -101,7 +106,7 @@ mod tests {
             let mut client = ClientPackets::new(&Limits::default());
             let bytes = [opening("report-status"), b"PACK\0\0\0\x02zzzz0004".to_vec()].concat();
             bytes.chunks(piece).for_each(|b| client.feed(b).unwrap());
-            assert_eq!((client.shallow, client.commands, client.stage), (1, 1, Stage::Passing));
+            assert_eq!((client.shallow.len(), client.commands, client.stage), (1, 1, Stage::Passing));
         }
     }
 

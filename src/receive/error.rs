@@ -50,6 +50,8 @@ pub enum Refusal {
     NotACommit { reference: String, kind: String },
     #[error("{what} is {size}; one object may have {limit}", size = human_bytes(*size_bytes), limit = human_bytes(*limit_bytes))]
     Blob { what: String, size_bytes: u64, limit_bytes: u64 },
+    #[error("this clone is shallow, and the server lacks the commits before its boundary ({0})")]
+    Shallow(String),
     #[error("the push brings more than {limit} of inflated objects", limit = human_bytes(*limit_bytes))]
     NewBytes { limit_bytes: u64 },
     #[error("the push brings more than {0} objects")]
@@ -79,6 +81,7 @@ impl Refusal {
             Self::Blob { .. } => {
                 "take the file out of the commits that are pushed (git rm and amend, or git filter-repo), and fetch it in the build"
             }
+            Self::Shallow(_) => "run git fetch --unshallow, then push again",
             Self::NewBytes { .. } | Self::NewObjects(_) => {
                 "push the history in parts, oldest first, or ask the operator for a higher limit"
             }

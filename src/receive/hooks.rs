@@ -149,12 +149,11 @@ impl Session {
     pub(super) fn new(request: GitRequest, repository: PathBuf, progress: Arc<Progress>) -> Self {
         Self { request, repository, progress, stage: Mutex::new(Stage::Began) }
     }
-    /// How many commands got past git and us.
-    pub(super) fn passed(&self) -> usize {
+    /// How many commands got past git and us, to the handler.
+    pub(super) fn handed(&self) -> usize {
         match &*lock(&self.stage) {
-            Stage::Began | Stage::Refused => 0,
-            Stage::Checked(updates) => updates.len(),
             Stage::Handed(count) => *count,
+            _ => 0,
         }
     }
     /// Whether it was we who refused, and said why.
@@ -256,6 +255,7 @@ async fn pre_receive(hook: &mut Hook, session: &Arc<Session>, hello: &Hello, ans
             repository: &asking.repository,
             quarantine: (!quarantine.as_os_str().is_empty()).then_some(quarantine),
             settings: &asking.request.app.settings,
+            shallow: &asking.progress.opening().1,
             limits: &limits,
             memo: &memo,
         };

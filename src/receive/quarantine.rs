@@ -13,7 +13,7 @@ use super::limits::Limits;
 use super::measure::{Measure, Memo};
 use super::repo::is_quarantine_name;
 use super::tree::kind_of;
-use crate::model::{AppSettings, EntryKind, RefUpdate};
+use crate::model::{AppSettings, EntryKind, RefUpdate, Sha};
 
 /// Names that some kind of build reads its configuration from; none of them may be a link.
 const CONFIG_NAMES: [&str; 7] =
@@ -28,6 +28,8 @@ pub(super) struct Inspection<'a> {
     /// What git says its quarantine is; none when the push brings no objects.
     pub quarantine: Option<&'a Path>,
     pub settings: &'a AppSettings,
+    /// The commits at which the client's clone is cut off.
+    pub shallow: &'a [Sha],
     pub limits: &'a Limits,
     pub memo: &'a Memo,
 }
@@ -44,6 +46,7 @@ impl Inspection<'_> {
         let objects = self.repository.join("objects");
         let git = git2::Repository::from_odb(open(&[&quarantine, &objects])?).map_err(unreadable)?;
         let odb = git.odb().map_err(unreadable)?;
+        self.check_history(&git)?;
         let roots = tips.iter().map(|tip| self.root_tree(&git, tip)).collect::<Result<Vec<_>, _>>()?;
         self.check_sizes(&quarantine).map_err(|problem| name_blob(&git, &roots, problem))?;
         for (tip, root) in tips.iter().zip(roots) {
@@ -67,6 +70,18 @@ impl Inspection<'_> {
         } else {
             Err(Refusal::Forged("its quarantine is not in the app's repository"))
         }
+    }
+
+    /// Where the client's clone is cut off, the server must know what came before. git finds that out too, but keeps the
+    /// objects.
+    fn check_history(&self, git: &git2::Repository) -> Result<(), Refusal> {
+        for cut in self.shallow {
+            let Ok(commit) = Oid::from_str(cut.as_str()).and_then(|id| git.find_commit(id)) else { continue };
+            if let Some(missing) = commit.parent_ids().find(|parent| git.find_commit(*parent).is_err()) {
+                return Err(Refusal::Shallow(missing.to_string()));
+            }
+        }
+        Ok(())
     }
 
     /// The tree that the tip shows; none for a tag of a file, of which nothing is ever checked out.

@@ -174,7 +174,7 @@ impl Inner {
             Err(ReceiveError::Io { doing: "preparing", path: config.repositories.root().to_owned(), cause })
         })?;
         let service = request.service;
-        let progress = Arc::new(Progress::new());
+        let progress = Arc::new(Progress::new(service, &config.limits));
         let registered = self.hooks.begin(Session::new(request, repository.clone(), progress))?;
         let place = HookPlace {
             scripts: &self.hooks.scripts,
@@ -213,9 +213,9 @@ fn last_word(ended: &Ended, session: &Session) -> Option<&'static str> {
             Cut::ClientGone => return None,
         });
     }
-    let client = ended.client.as_ref()?;
-    let git_refused = client.commands > session.passed() && !session.refused();
-    (client.shallow > 0 && git_refused).then_some(
+    let (commands, shallow) = session.progress.opening();
+    let git_refused = commands > session.handed() && !session.refused();
+    (!shallow.is_empty() && git_refused).then_some(
         "error: this clone is shallow, and the server lacks the commits before its boundary\nhint: run git fetch --unshallow, then push again\n",
     )
 }
