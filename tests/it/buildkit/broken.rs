@@ -284,7 +284,7 @@ async fn malformed_progress_ends_the_build() {
 fn alone<F: Future>(work: impl FnOnce() -> F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let output = runtime.block_on(work());
-    let deadline = Instant::now() + Duration::from_secs(1);
+    let deadline = Instant::now() + SOON;
     while runtime.metrics().num_alive_tasks() > 0 {
         assert!(Instant::now() < deadline, "{} tasks are left", runtime.metrics().num_alive_tasks());
         std::thread::sleep(Duration::from_millis(5));
