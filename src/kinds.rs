@@ -33,6 +33,10 @@ pub trait Kind: Sync {
     fn name(&self) -> KindName;
     /// What a tree needs to be of this kind, as the end of "to be found, a tree needs …".
     fn needs(&self) -> &'static str;
+    /// Whether this version makes such builds, or only recognises them.
+    fn is_ready(&self) -> bool {
+        false
+    }
     /// Whether the tree is of this kind. An error where it clearly tries to be and cannot.
     fn detect(&self, tree: &dyn Tree, wishes: &Wishes) -> Result<Verdict, KindError>;
     /// What has to be solved for a tree of this kind.

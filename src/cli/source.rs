@@ -10,6 +10,8 @@ use crate::model::{AppName, RefName, Sha, Tree};
 use crate::plan::CommitFacts;
 use crate::receive::tree::{CommitTree, DirTree};
 
+const WHAT_TO_GIVE: &str = "give a directory, or GITDIR@COMMIT with a branch, tag or commit id";
+
 /// A source tree as a command was given it.
 pub struct Source {
     pub tree: Box<dyn Tree>,
@@ -37,8 +39,7 @@ impl Source {
                 let tree = Box::new(DirTree::new(&path));
                 Ok(Self { tree, commit: CommitFacts::none(), reference: None, path })
             }
-            _ => Err(Report::new(Kind::NotFound, format!("{text} is not a directory"))
-                .hint("give a directory, or GITDIR@COMMIT with a branch, tag or commit id")),
+            _ => Err(Report::new(Kind::NotFound, format!("{text} is not a directory")).hint(WHAT_TO_GIVE)),
         }
     }
 
@@ -57,12 +58,13 @@ impl Source {
 /// git's wider language of revisions.
 fn resolve(gitdir: &Path, name: &str) -> Result<(Sha, Option<RefName>), Report> {
     let shown = gitdir.display();
+    let not_found = |message: String, hint: &str| Report::new(Kind::NotFound, message).hint(hint);
     let repository = git2::Repository::open_ext(
         gitdir,
         git2::RepositoryOpenFlags::NO_SEARCH,
         std::iter::empty::<&OsStr>(),
     )
-    .map_err(|e| Report::new(Kind::NotFound, format!("{shown} is not a git repository: {}", e.message())))?;
+    .map_err(|e| not_found(format!("{shown} is not a git repository: {}", e.message()), WHAT_TO_GIVE))?;
     let full_names = match name {
         "HEAD" => vec![name.to_owned()],
         full if full.starts_with("refs/") => vec![full.to_owned()],
@@ -77,8 +79,10 @@ fn resolve(gitdir: &Path, name: &str) -> Result<(Sha, Option<RefName>), Report> 
     }
     let hex = (7..=40).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_hexdigit());
     let unknown = || {
-        Report::new(Kind::NotFound, format!("{shown} has no branch, tag or commit {name:?}"))
-            .hint("`git branch` and `git tag` list the names; an id needs 7 digits or more")
+        not_found(
+            format!("{shown} has no branch, tag or commit {name:?}"),
+            "`git branch` and `git tag` list the names; an id needs 7 digits or more",
+        )
     };
     if !hex {
         return Err(unknown());

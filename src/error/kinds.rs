@@ -68,7 +68,7 @@ fn kind_hint(error: &KindError) -> Option<String> {
         KindError::OnlyWithTry => "add -o try, or change the app's settings".to_owned(),
         KindError::Submodules { .. } => "add their files to the repository itself (git subtree, vendoring), or leave them out: one line each with the exact path, at the end of .dockerignore".to_owned(),
         KindError::LfsPointers { .. } => "commit the files themselves (`git lfs migrate export`), or leave them out: one line each with the exact path, at the end of .dockerignore".to_owned(),
-        KindError::TooManyEntries { .. } => "set context_path to the directory that is built, or name what is not needed in .dockerignore by exact path".to_owned(),
+        KindError::TooManyEntries { .. } | KindError::TooDeep { .. } => "set context_path to the directory that is built, or name what is not needed in .dockerignore by exact path".to_owned(),
         KindError::NotYet { kind, .. } => later(*kind),
     })
 }
@@ -89,7 +89,7 @@ impl From<DetectError> for Report {
         match error {
             DetectError::Kind(error) => error.into(),
             DetectError::Nothing(_) => {
-                let needs = kinds::all().iter().filter(|kind| kind.name() == KindName::Dockerfile);
+                let needs = kinds::all().iter().filter(|kind| kind.is_ready());
                 let needs: Vec<&str> = needs.map(|kind| kind.needs()).collect();
                 Self::user(message)
                     .hint(format!("add {}; docs/guides/pushing.md says more", needs.join(", or ")))
@@ -112,10 +112,10 @@ impl From<PlanError> for Report {
             TagError::Template { problem, .. } => format!("allowed: {}", problem.allowed),
             TagError::TooMany { .. } => "remove some of tags or additional_tags".to_owned(),
             TagError::Reserved { .. } => {
-                "`latest` (of another ref than the main branch), `git-…` and `try-…` are reserved: rename the branch or git tag, or set other tag templates for the app (`lemnos apps set`)".to_owned()
+                "`latest` (of another ref than the main branch), `git-…` and `try-…` are reserved: rename the branch or git tag, or change the tag templates (`lemnos apps set`, additional_tags)".to_owned()
             }
             TagError::OfMainBranch { .. } => {
-                "rename the branch or git tag, or set other tag templates for the app (`lemnos apps set`)".to_owned()
+                "rename the branch or git tag, or change the tag templates (`lemnos apps set`, additional_tags)".to_owned()
             }
         };
         Self::user(error.to_string()).hint(hint)

@@ -41,6 +41,10 @@ impl Kind for Dockerfile {
         "a Dockerfile or Containerfile at the root, or dockerfile_path in the app's settings or build-config.yaml"
     }
 
+    fn is_ready(&self) -> bool {
+        true
+    }
+
     fn detect(&self, tree: &dyn Tree, wishes: &Wishes) -> Result<Verdict, KindError> {
         Ok(match find(tree, wishes)? {
             Found::At { evidence, .. } => Verdict::Yes { evidence },
@@ -137,8 +141,24 @@ fn find(tree: &dyn Tree, wishes: &Wishes) -> Result<Found, KindError> {
     let close = close_names(tree, context, &RECIPE.names)?;
     if !close.is_empty() {
         reason.push_str(&format!(" (there is {}: case matters)", close.join(", ")));
+    } else if let Some(path) = one_level_down(tree)? {
+        reason.push_str(&format!(" (there is {path}: dockerfile_path chooses it)"));
     }
     Ok(Found::Nowhere { reason })
+}
+
+/// A Dockerfile in one of the root's directories, for a message; only the first so many are looked into.
+fn one_level_down(tree: &dyn Tree) -> Result<Option<String>, TreeError> {
+    let dirs = tree.list("")?.into_iter().filter(|e| e.kind == EntryKind::Dir).take(100);
+    for dir in dirs {
+        for name in &RECIPE.names {
+            let path = join(&dir.name, name);
+            if matches!(tree.entry(&path)?.map(|e| e.kind), Some(EntryKind::File { .. })) {
+                return Ok(Some(shown(&path)));
+            }
+        }
+    }
+    Ok(None)
 }
 
 fn configured(tree: &dyn Tree, said: &Said<String>) -> Result<Found, KindError> {

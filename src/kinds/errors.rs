@@ -81,6 +81,8 @@ pub enum KindError {
     LfsPointers { context: String, paths: Vec<String> },
     #[error("the build context ({}) has more than {limit} entries", dir_of(.context))]
     TooManyEntries { context: String, limit: usize },
+    #[error("the build context ({}) has directories more than {limit} deep", dir_of(.context))]
+    TooDeep { context: String, limit: usize },
     #[error("this is a {kind} build ({evidence}), which this version cannot make yet")]
     NotYet { kind: KindName, evidence: String },
 }

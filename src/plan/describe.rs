@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::kinds::{self, Kind};
 use crate::model::{BuildPlan, Detected, ImagePlan, SolveSpec};
 
 /// What was found, and why the others were not.
@@ -9,6 +10,13 @@ pub fn detected(detected: &Detected) -> String {
     let mut text = format!("{}: {}\n", detected.kind, detected.evidence);
     for (kind, why) in &detected.others {
         let _ = writeln!(text, "  not {kind}: {why}");
+    }
+    if !kinds::named(detected.kind).is_some_and(Kind::is_ready) {
+        let _ = writeln!(
+            text,
+            "note: {} builds are recognised; making them comes in a later version",
+            detected.kind
+        );
     }
     text
 }

@@ -22,9 +22,9 @@ pub enum TagError {
     Template { by: By, problem: Invalid },
     #[error("{by}: more than {LIMIT_TEMPLATES} tags")]
     TooMany { by: By },
-    #[error("{reference} would move the tag {tag:?}, a name that lemnos gives itself")]
+    #[error("{reference} would move the tag {tag}, a name that lemnos gives itself")]
     Reserved { reference: RefName, tag: Tag },
-    #[error("{reference} would move the tag {tag:?}, which belongs to the main branch")]
+    #[error("{reference} would move the tag {tag}, which belongs to the main branch")]
     OfMainBranch { reference: RefName, tag: Tag },
 }
 

@@ -1,1 +1,578 @@
-//! Tests of plan.
+//! Detection and planning through their public functions and through the real `lemnos` binary.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use lemnos::detect::detect;
+use lemnos::error::Report;
+use lemnos::model::tree::MemoryTree;
+use lemnos::model::{
+    AppSettings, BuildPlan, Detected, EntryKind, PushOptions, RefName, Sha, SolveSpec, Tree, TreeEntry,
+    TreeError,
+};
+use lemnos::plan::{
+    self, BuildConfig, CommitFacts, PlanInput, WhichRef, builds, default_frontends, describe,
+};
+use proptest::prelude::*;
+
+/// A push to be planned; the defaults are a friendly one.
+struct Case {
+    settings: AppSettings,
+    options: PushOptions,
+    reference: &'static str,
+    sha: &'static str,
+}
+
+fn case() -> Case {
+    Case {
+        settings: AppSettings::default(),
+        options: PushOptions::default(),
+        reference: "refs/heads/main",
+        sha: "0123456789abcdef0123456789abcdef01234567",
+    }
+}
+
+impl Case {
+    fn detect(&self, tree: &dyn Tree) -> Result<Detected, Report> {
+        let config = BuildConfig::read(tree)?;
+        Ok(detect(tree, &self.settings, config.as_ref())?)
+    }
+
+    fn plan(&self, tree: &dyn Tree) -> Result<BuildPlan, Report> {
+        self.plan_as(tree, "a1")
+    }
+
+    fn plan_as(&self, tree: &dyn Tree, app_id: &str) -> Result<BuildPlan, Report> {
+        let config = BuildConfig::read(tree)?;
+        let detected = detect(tree, &self.settings, config.as_ref())?;
+        let reference: RefName = self.reference.parse().unwrap();
+        Ok(plan::plan(&PlanInput {
+            tree,
+            detected: &detected,
+            config: config.as_ref(),
+            app: &"shop".parse().unwrap(),
+            app_id,
+            settings: &self.settings,
+            image: &"localhost:5000/team/shop".parse().unwrap(),
+            commit: CommitFacts { sha: self.sha.parse().unwrap(), committed_at_s: 1_700_000_000 },
+            reference: Some(&reference),
+            options: &self.options,
+            frontends: &default_frontends(),
+            source_url: Some("https://git.example.org/shop"),
+            try_id: "0123456789",
+        })?)
+    }
+
+    fn solve(&self, tree: &dyn Tree) -> SolveSpec {
+        self.plan(tree).unwrap().images.remove(0).solves.remove(0)
+    }
+}
+
+/// A tree of files written as `path`, or `path = content` with `\n` for line ends; `path -> target` is a link.
+fn tree(files: &[&str]) -> MemoryTree {
+    let mut tree = MemoryTree::default();
+    for file in files {
+        tree = match (file.split_once(" -> "), file.split_once(" = ")) {
+            (Some((path, target)), _) => tree.with_kind(path, EntryKind::Symlink, target),
+            (None, Some((path, content))) => {
+                tree.with(path, &content.replace("\\n", "\n").replace("\\r", "\r"))
+            }
+            (None, None) if file.ends_with("Dockerfile") => tree.with(file, "FROM busybox\n"),
+            (None, None) if file.ends_with('@') => {
+                tree.with_kind(file.trim_end_matches('@'), EntryKind::Submodule, "")
+            }
+            (None, None) => tree.with(file, "x\n"),
+        };
+    }
+    tree
+}
+
+/// The same tree with ids, as git gives them: equal content, equal id.
+struct WithIds(MemoryTree);
+
+impl WithIds {
+    fn id(&self, path: &str, kind: EntryKind) -> Sha {
+        let mut text = format!("{kind:?}");
+        if kind == EntryKind::Dir {
+            for entry in self.list(path).unwrap() {
+                text.push_str(&format!("{} {}\n", entry.name, entry.id.unwrap()));
+            }
+        } else {
+            text.push_str(&format!("{:?}", self.0.read(path, 1 << 20)));
+        }
+        lemnos::model::Digest::of(text.as_bytes()).as_str()["sha256:".len()..][..40].parse().unwrap()
+    }
+}
+
+impl Tree for WithIds {
+    fn entry(&self, path: &str) -> Result<Option<TreeEntry>, TreeError> {
+        Ok(self.0.entry(path)?.map(|e| TreeEntry { id: Some(self.id(path, e.kind)), ..e }))
+    }
+    fn list(&self, path: &str) -> Result<Vec<TreeEntry>, TreeError> {
+        let join = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") };
+        let list = self.0.list(path)?.into_iter();
+        Ok(list.map(|e| TreeEntry { id: Some(self.id(&join(&e.name), e.kind)), ..e }).collect())
+    }
+    fn read(&self, path: &str, limit_bytes: u64) -> Result<Option<Vec<u8>>, TreeError> {
+        self.0.read(path, limit_bytes)
+    }
+}
+
+#[test]
+fn kinds_are_found_and_the_others_are_explained() {
+    let said: String = [
+        &["Dockerfile"][..],
+        &["Containerfile = FROM x", "src/main.rs"],
+        &["Dockerfile", "Containerfile = FROM x"],
+        &["Dockerfile", "spin.toml", "go.mod", ".ko.yaml", "app.yaml = package:\\n  name: x\\npipeline:\\n"],
+        &["app/Dockerfile", "Dockerfile", "build-config.yaml = context_path: app"],
+        &["Dockerfile", "app/x", "build-config.yaml = context_path: ./app/"],
+        &["deploy/web.df = FROM x", "build-config.yaml = # x\\ndockerfile_path: deploy/web.df"],
+        &["Dockerfile", "spin.toml", "build-config.yaml = build_backend: spin"],
+        &["spin.toml"],
+        &[".ko.yml", "go.mod"],
+        &["melange.yaml = package:\\n  name: x\\npipeline:\\n  - runs: y\\n"],
+        // refusals
+        &["README.md"],
+        &["dockerfile", "go.mod", "k8s.yaml = package: x"],
+        &["sub/Dockerfile"],
+        &["Dockerfile -> /etc/passwd"],
+        &["Dockerfile/x"],
+        &["spin.toml", "build-config.yaml = build_backend: kaniko"],
+        &["build-config.yaml = build_backend: ko"],
+        &["deploy/dockerfile", "build-config.yaml = \\ndockerfile_path: deploy/Dockerfile"],
+        &["deploy/Dockerfile", "build-config.yaml = dockerfile_path: deploy"],
+        &["Dockerfile", "build-config.yaml = dockerfile_path: ../Dockerfile"],
+        &["Dockerfile", "build-config.yaml = dockerfile_path: Docker*"],
+        &["Dockerfile", "build-config.yaml -> x"],
+        &["Dockerfile", "build-config.yaml = platfroms: []"],
+    ]
+    .iter()
+    .map(|files| {
+        let said = case().detect(&tree(files)).map_or_else(|e| e.to_string(), |d| describe::detected(&d));
+        format!("{}\n{}\n\n", files.join(" + "), said.trim_end())
+    })
+    .collect();
+    insta::assert_snapshot!(said);
+}
+
+#[test]
+fn what_cannot_be_planned_is_refused_with_a_remedy() {
+    let config = |text: &str| format!("build-config.yaml = {text}");
+    let mut said = String::new();
+    for files in [
+        vec!["spin.toml".to_owned()],
+        vec![".ko.yaml".to_owned()],
+        vec!["Dockerfile = # only a comment\\n\\n".to_owned()],
+        vec!["Dockerfile = # escape=`\\n# syntax=evil/frontend:1 x\\nFROM y".to_owned()],
+        vec!["Dockerfile".to_owned(), config("platforms: [windows/amd64]")],
+        vec!["Dockerfile".to_owned(), config("platforms:\\n  - linux/amd46")],
+        vec!["Dockerfile".to_owned(), config("platforms:\\n  - arm/v7/x/y")],
+        vec!["Dockerfile".to_owned(), config("build_args:\\n  - A=1\\n  - buildkit_SYNTAX=x/y")],
+        vec!["Dockerfile".to_owned(), config("build_args:\\n  - A")],
+        vec!["Dockerfile".to_owned(), config("build_args:\\n  - A=${B}")],
+        vec!["Dockerfile".to_owned(), config("build_args: ['A-B=1']")],
+        vec!["Dockerfile".to_owned(), config("target: 'a b'")],
+        vec!["Dockerfile".to_owned(), config("context_path: ap"), "app/x".to_owned()],
+        vec!["Dockerfile".to_owned(), config("additional_tags: ['${BRANCH_NAME}']")],
+        vec!["Dockerfile".to_owned(), config("additional_tags: [git-x]")],
+        vec!["Dockerfile".to_owned(), config("targets:\\n  - name: a")],
+        vec!["Dockerfile".to_owned(), "vendor/lib@".to_owned(), "other@".to_owned()],
+        vec!["Dockerfile".to_owned(), ".dockerignore -> x".to_owned()],
+    ] {
+        let files: Vec<&str> = files.iter().map(String::as_str).collect();
+        let error = case().plan(&tree(&files)).unwrap_err();
+        said.push_str(&format!("{}\n{error}\n\n", files.join(" + ")));
+    }
+    insta::assert_snapshot!(said);
+}
+
+#[test]
+fn the_plan_holds_everything_that_decides_the_build() {
+    let mut push = case();
+    push.settings.platforms = vec!["linux/amd64".parse().unwrap(), "linux/arm/v7".parse().unwrap()];
+    push.settings.build_args.insert("A".to_owned(), "operator".to_owned());
+    push.settings.labels.insert("team".to_owned(), "shop".to_owned());
+    push.settings.target = Some("run".to_owned());
+    let files = [
+        "deploy/Dockerfile = # syntax=docker/dockerfile:1.7-labs\\nFROM busybox AS run\\nRUN --network=host true\\n",
+        "deploy/Dockerfile.dockerignore = x",
+        "app/main.c",
+        "build-config.yaml = dockerfile_path: deploy/Dockerfile\\ncontext_path: app\\ntarget: other\\nplatforms: [linux/amd64]\\nbuild_args:\\n  - A=file\\n  - B=2=3\\nadditional_tags:\\n  - stable\\n  - '{version}'\\nspin_config: {}\\n",
+    ];
+    let plan = push.plan(&WithIds(tree(&files))).unwrap();
+    insta::assert_json_snapshot!(plan);
+    insta::assert_snapshot!(describe::plan(&plan));
+    let json = serde_json::to_string(&plan).unwrap();
+    assert_eq!(serde_json::from_str::<BuildPlan>(&json).unwrap(), plan);
+}
+
+#[test]
+fn an_unchanged_context_keeps_its_fingerprint_and_an_ignore_file_changes_it() {
+    let config = "build-config.yaml = context_path: app\\ndockerfile_path: deploy/Dockerfile";
+    let base = ["deploy/Dockerfile", "app/a", config, "README.md = one"];
+    let fingerprint = |push: &Case, files: &[&str]| {
+        push.solve(&WithIds(tree(files))).fingerprint(&"localhost:5000/shop".parse().unwrap()).unwrap()
+    };
+    let first = fingerprint(&case(), &base);
+    let later = Case { sha: "1123456789abcdef0123456789abcdef01234567", reference: "refs/heads/x", ..case() };
+    let readme = ["deploy/Dockerfile", "app/a", config, "README.md = two", "deploy/other"];
+    assert_eq!(fingerprint(&later, &readme), first, "commit, branch and what is outside the context");
+    for changed in [
+        &["deploy/Dockerfile", "app/a = y", config][..],
+        &["deploy/Dockerfile", "app/a", "app/.dockerignore = a", config],
+        &["deploy/Dockerfile", "app/a", "deploy/Dockerfile.dockerignore = a", config],
+        &["deploy/Dockerfile", "app/a", "deploy/Dockerfile.dockerignore = b", config],
+        &["deploy/Dockerfile = FROM y", "app/a", config],
+    ] {
+        assert_ne!(fingerprint(&case(), changed), first, "{changed:?}");
+    }
+    let other_app = {
+        let tree = WithIds(tree(&base));
+        let mut spec = case().solve(&tree);
+        spec.cache_namespace = "another".to_owned();
+        spec.fingerprint(&"localhost:5000/shop".parse().unwrap()).unwrap()
+    };
+    assert_ne!(other_app, first);
+}
+
+#[test]
+fn a_context_that_a_push_does_not_bring_whole_is_refused() {
+    const POINTER: &str = "logo.png = version https://git-lfs.github.com/spec/v1\\noid sha256:00\\nsize 3\\n";
+    let attributes = ".gitattributes = *.png filter=lfs diff=lfs";
+    let at = |file: &str| format!("app/{file}");
+    let in_app = "build-config.yaml = context_path: app\\ndockerfile_path: Dockerfile";
+    for (files, refused) in [
+        (vec!["sub@"], Some("submodules")),
+        (vec!["sub@", ".dockerignore = sub"], None),
+        (vec!["a/sub@", ".dockerignore = # x\\n/a/"], None),
+        (vec!["a/sub@", ".dockerignore = a/sub\\r\\n"], None),
+        (vec!["a/sub@", ".dockerignore = a/su"], Some("submodules")),
+        (vec!["a/sub@", ".dockerignore = a/*"], Some("submodules")),
+        (vec!["a/sub@", ".dockerignore = a/sub\\n!a/sub/x"], Some("submodules")),
+        (vec!["a/sub@", ".dockerignore = !b\\na/sub"], None),
+        (vec!["sub@", "Dockerfile.dockerignore = sub", ".dockerignore = x"], None),
+        (vec!["sub@", "Dockerfile.dockerignore = x", ".dockerignore = sub"], Some("submodules")),
+        (vec!["sub@", "app/x", in_app], None),
+        (vec!["app/sub@", in_app], Some("submodules")),
+        (vec!["app/sub@", "app/.dockerignore = sub", in_app], None),
+        (vec![POINTER], None),
+        (vec![POINTER, attributes], Some("LFS pointers")),
+        (vec![POINTER, attributes, ".dockerignore = logo.png"], None),
+        (vec!["logo.png = real", attributes], None),
+        (vec![&at(POINTER), attributes, in_app], Some("LFS pointers")),
+        (vec![POINTER, attributes, "app/x", in_app], None),
+    ] {
+        let mut all = vec!["Dockerfile"];
+        all.extend(files.iter().copied());
+        match (case().plan(&tree(&all)), refused) {
+            (Ok(_), None) => {}
+            (Err(report), Some(what)) => assert!(report.message.contains(what), "{files:?}: {report}"),
+            (result, _) => panic!("{files:?}: {result:?}"),
+        }
+    }
+}
+
+/// A git bomb: every directory holds `width` directories, for ever.
+struct Bomb {
+    width: usize,
+}
+
+impl Tree for Bomb {
+    fn entry(&self, path: &str) -> Result<Option<TreeEntry>, TreeError> {
+        let name = path.rsplit('/').next().unwrap().to_owned();
+        let kind = match name.as_str() {
+            "Dockerfile" => EntryKind::File { executable: false },
+            "" | "d" => EntryKind::Dir,
+            _ => return Ok(None),
+        };
+        Ok(Some(TreeEntry { name, kind, id: None }))
+    }
+    fn list(&self, _path: &str) -> Result<Vec<TreeEntry>, TreeError> {
+        let dir = |n: usize| TreeEntry { name: format!("d{n}"), kind: EntryKind::Dir, id: None };
+        Ok((0..self.width).map(dir).collect())
+    }
+    fn read(&self, path: &str, _limit_bytes: u64) -> Result<Option<Vec<u8>>, TreeError> {
+        Ok((path == "Dockerfile").then(|| b"FROM x\n".to_vec()))
+    }
+}
+
+#[test]
+fn bombs_and_oversized_files_are_refused_within_bounds() {
+    for (width, expect) in [(2, "more than 256 deep"), (600_000, "more than 500000 entries")] {
+        let report = case().plan(&Bomb { width }).unwrap_err();
+        assert!(report.message.contains(expect), "{report}");
+    }
+    let large = MemoryTree::default().with("Dockerfile", &"# x\n".repeat(300_000));
+    let report = case().plan(&large).unwrap_err();
+    assert_eq!(report.message, "Dockerfile has 1200000 bytes; at most 1048576 are read");
+    let large = tree(&["Dockerfile"]).with("build-config.yaml", &"# x\n".repeat(30_000));
+    assert!(case().plan(&large).unwrap_err().message.contains("at most 65536 are read"));
+}
+
+#[test]
+fn a_try_may_be_narrower_and_nothing_else_may() {
+    let tree = tree(&["Dockerfile", "build-config.yaml = build_args: [A=1, B=2]"]);
+    let with =
+        |options: &[&str]| Case { options: PushOptions::parse(options.iter().copied()).unwrap(), ..case() };
+    let push = with(&["try", "platform=linux/arm64", "build-arg=B=3", "build-arg=C=4"]);
+    let plan = push.plan(&tree).unwrap();
+    let image = &plan.images[0];
+    assert_eq!(image.tags.iter().map(|t| t.as_str()).collect::<Vec<_>>(), ["try-main-0123456789"]);
+    assert!(image.owned_tags().is_empty());
+    let solve = &image.solves[0];
+    assert_eq!(solve.platforms.iter().map(ToString::to_string).collect::<Vec<_>>(), ["linux/arm64"]);
+    assert_eq!(solve.build_args.values().collect::<Vec<_>>(), ["1", "3", "4"]);
+    for (options, expect) in [
+        (&["try", "platform=linux/s390x"][..], "linux/s390x is not among the app's platforms"),
+        (
+            &["try", "build-arg=BUILDKIT_SYNTAX=x"],
+            "the push options: build argument \"BUILDKIT_SYNTAX\" is reserved",
+        ),
+        (&["try", "build-arg=a:b=x"], "is not a valid build argument name"),
+    ] {
+        let report = with(options).plan(&tree).unwrap_err();
+        assert!(report.message.contains(expect), "{report}");
+    }
+    // options that did not come through their parser are checked again
+    let mut sneaky = push;
+    sneaky.options.dry_try = false;
+    assert!(sneaky.plan(&tree).unwrap_err().message.contains("with -o try only"));
+    let solve = with(&["no-cache", "rebuild"]).solve(&tree);
+    assert!(solve.no_cache && solve.pull);
+}
+
+#[test]
+fn buildkit_s_own_arguments_are_refused_from_everyone() {
+    for name in ["BUILDKIT_SYNTAX", "BUILDKIT_CACHE_MOUNT_NS", "Buildkit_Inline_Cache", "BUILDKIT_"] {
+        let mut push = case();
+        push.settings.build_args.insert(name.to_owned(), "1".to_owned());
+        let report = push.plan(&tree(&["Dockerfile"])).unwrap_err();
+        assert!(report.message.contains("is reserved"), "{report}");
+    }
+    let mut push = case();
+    for name in ["SOURCE_DATE_EPOCH", "HTTP_PROXY", "MY_BUILDKIT_X"] {
+        push.settings.build_args.insert(name.to_owned(), "1".to_owned());
+    }
+    assert_eq!(push.solve(&tree(&["Dockerfile"])).build_args.len(), 3);
+}
+
+#[test]
+fn cache_namespaces_are_stable_opaque_and_the_app_s_own() {
+    let tree = tree(&["Dockerfile"]);
+    let namespace = |app_id: &str| {
+        let mut spec = case().plan_as(&tree, app_id).unwrap();
+        spec.images.remove(0).solves.remove(0).cache_namespace
+    };
+    // changing it would empty every app's cache mounts
+    assert_eq!(namespace("a1"), "ec4fac6e8a9067b3841adde8d6e7f34e");
+    assert_ne!(namespace("a2"), namespace("a1"));
+}
+
+#[test]
+fn which_refs_build() {
+    let mut settings =
+        AppSettings { build_branches: vec!["dev".to_owned(), "release/*".to_owned()], ..case().settings };
+    let which = |settings: &AppSettings, name: &str| builds(settings, &name.parse().unwrap());
+    assert_eq!(which(&settings, "refs/heads/main"), WhichRef::MainBranch);
+    assert_eq!(which(&settings, "refs/heads/dev"), WhichRef::Branch);
+    assert_eq!(which(&settings, "refs/heads/release/1"), WhichRef::Branch);
+    for name in ["refs/heads/devel", "refs/heads/release", "refs/heads/x/main"] {
+        let WhichRef::NotBuilt(why) = which(&settings, name) else { panic!("{name} builds") };
+        assert!(why.ends_with("does not build in this app: main, dev, release/* does"), "{why}");
+    }
+    assert!(matches!(which(&settings, "refs/tags/v1"), WhichRef::NotBuilt(_)));
+    settings.build_tags = true;
+    assert_eq!(which(&settings, "refs/tags/v1"), WhichRef::Tag);
+    assert_eq!(which(&settings, "refs/tags/main"), WhichRef::Tag);
+}
+
+#[test]
+fn a_time_that_no_calendar_has_is_left_out() {
+    let tree = tree(&["Dockerfile"]);
+    let detected = case().detect(&tree).unwrap();
+    for (time, expect) in
+        [(0, Some("1970-01-01T00:00:00Z")), (1_700_000_000, Some("2023-11-14T22:13:20Z")), (i64::MAX, None)]
+    {
+        let plan = plan::plan(&PlanInput {
+            tree: &tree,
+            detected: &detected,
+            config: None,
+            app: &"shop".parse().unwrap(),
+            app_id: "a1",
+            settings: &AppSettings::default(),
+            image: &"localhost:5000/shop".parse().unwrap(),
+            commit: CommitFacts { sha: case().sha.parse().unwrap(), committed_at_s: time },
+            reference: None,
+            options: &PushOptions::default(),
+            frontends: &[],
+            source_url: None,
+            try_id: "x",
+        });
+        let annotations = &plan.unwrap().images[0].annotations;
+        assert_eq!(annotations.get("org.opencontainers.image.created").map(String::as_str), expect);
+    }
+}
+
+proptest! {
+    #[test]
+    fn plans_are_deterministic_and_survive_serialisation(
+        args in prop::collection::btree_map("[A-Z]{1,8}", ".{0,12}", 0..4),
+        labels in prop::collection::btree_map("[a-z.]{1,8}", ".{0,12}", 0..4),
+        target in prop::option::of("[a-z]{1,5}"),
+        tags in prop::collection::vec("[a-z]{1,4}(-\\{branch\\}|-\\{sha12\\}|-\\{version\\})?", 0..3),
+        reference in prop::sample::select(vec!["refs/heads/main", "refs/heads/a/b", "refs/tags/v1.0"]),
+        file in "[ -~\n]{0,40}",
+    ) {
+        let settings = AppSettings { build_args: args, labels, target, tags, ..AppSettings::default() };
+        let push = Case { settings, reference, ..case() };
+        let tree = WithIds(MemoryTree::default().with("Dockerfile", &format!("FROM x\n{file}")).with("a/b", &file));
+        let (first, second) = (push.plan(&tree), push.plan(&tree));
+        prop_assert_eq!(&first, &second);
+        if let Ok(plan) = first {
+            let json = serde_json::to_string(&plan).unwrap();
+            prop_assert_eq!(serde_json::from_str::<BuildPlan>(&json).unwrap(), plan);
+        }
+    }
+}
+
+/// Writes a directory as one commit of a new repository, at a fixed time, so that its id is always the same.
+fn commit_of(dir: &Path, gitdir: &Path) -> Sha {
+    let repository = git2::Repository::init_bare(gitdir).unwrap();
+    let root = repository.find_tree(write_tree(&repository, dir)).unwrap();
+    let who =
+        git2::Signature::new("lemnos", "lemnos@example.org", &git2::Time::new(1_700_000_000, 0)).unwrap();
+    let id = repository.commit(Some("refs/heads/main"), &who, &who, "Example\n", &root, &[]).unwrap();
+    repository.set_head("refs/heads/main").unwrap();
+    id.to_string().parse().unwrap()
+}
+
+fn write_tree(repository: &git2::Repository, dir: &Path) -> git2::Oid {
+    let mut builder = repository.treebuilder(None).unwrap();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        let (oid, mode) = if entry.file_type().unwrap().is_dir() {
+            (write_tree(repository, &entry.path()), 0o040_000)
+        } else {
+            (repository.blob_path(&entry.path()).unwrap(), 0o100_644)
+        };
+        builder.insert(entry.file_name().to_str().unwrap(), oid, mode).unwrap();
+    }
+    builder.write().unwrap()
+}
+
+fn lemnos(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_lemnos")).args(args).output().unwrap()
+}
+
+fn stdout(args: &[&str]) -> String {
+    let output = lemnos(args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Every folder of buildpacks/ that has an example: what the real binary plans of it as a commit is its `expect.json`.
+#[test]
+fn every_example_plans_as_expected() {
+    let buildpacks = Path::new(env!("CARGO_MANIFEST_DIR")).join("buildpacks");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(&buildpacks).unwrap() {
+        let folder: PathBuf = entry.unwrap().path();
+        let kind = folder.file_name().unwrap().to_str().unwrap().to_owned();
+        assert!(folder.join("example").is_dir(), "{kind} has no example");
+        let work = tempfile::tempdir().unwrap();
+        let gitdir = work.path().join("shop.git");
+        commit_of(&folder.join("example"), &gitdir);
+        let source = format!("{}@main", gitdir.display());
+        let planned: serde_json::Value = serde_json::from_str(&stdout(&["plan", "--json", &source])).unwrap();
+        let expect = std::fs::read_to_string(folder.join("expect.json")).unwrap_or_default();
+        let expect: serde_json::Value = serde_json::from_str(&expect).unwrap_or_default();
+        assert_eq!(planned, expect, "buildpacks/{kind}/expect.json should be\n{planned:#}");
+        assert_eq!(planned["detected"]["kind"], serde_json::Value::String(kind));
+        seen += 1;
+    }
+    assert!(seen > 0);
+}
+
+#[test]
+fn the_commands_take_directories_branches_tags_and_ids() {
+    let work = tempfile::tempdir().unwrap();
+    let (dir, gitdir) = (work.path().join("My App"), work.path().join("shop.git"));
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join("Dockerfile"), "FROM busybox\n").unwrap();
+    let sha = commit_of(&dir, &gitdir);
+    let repository = git2::Repository::open(&gitdir).unwrap();
+    let commit = repository.find_object(git2::Oid::from_str(sha.as_str()).unwrap(), None).unwrap();
+    let who = git2::Signature::new("t", "t@example.org", &git2::Time::new(1, 0)).unwrap();
+    repository.tag("v1.2", &commit, &who, "annotated", false).unwrap();
+    repository.reference("refs/heads/deep/er", commit.id(), false, "test").unwrap();
+
+    let plan = |args: &[&str]| -> BuildPlan {
+        serde_json::from_str(&stdout(&[&["plan", "--json"], args].concat())).unwrap()
+    };
+    let tags =
+        |plan: &BuildPlan| plan.images[0].tags.iter().map(|t| t.as_str().to_owned()).collect::<Vec<_>>();
+    let at = |name: &str| format!("{}@{name}", gitdir.display());
+    let git = format!("git-{}", sha.short(12));
+    for (source, expect) in [
+        (at("main"), vec![git.as_str(), "main", "latest"]),
+        (at("HEAD"), vec![&git, "main", "latest"]),
+        (at("deep/er"), vec![&git, "deep-er"]),
+        (at("v1.2"), vec![&git, "v1.2"]),
+        (at("refs/tags/v1.2"), vec![&git, "v1.2"]),
+        (at(sha.as_str()), vec![&git, "main", "latest"]),
+        (at(sha.short(8)), vec![&git, "main", "latest"]),
+        (dir.display().to_string(), vec!["main", "latest"]),
+    ] {
+        let plan = plan(&[&source]);
+        assert_eq!(tags(&plan), expect, "{source}");
+        assert_eq!(plan.commit.is_zero(), !source.contains('@'));
+        assert_eq!(plan.app.as_str(), if source.contains('@') { "shop" } else { "app" });
+    }
+    let version = plan(&[&at("v1.2")]).images[0].annotations["org.opencontainers.image.version"].clone();
+    assert_eq!(version, "1.2");
+    let tried =
+        plan(&[&at("main"), "-o", "try", "-o", "platform=linux/arm64", "--ref", "topic", "--app", "x"]);
+    assert_eq!(tags(&tried), [format!("try-topic-{}", sha.short(12))]);
+    assert!(tried.notes.iter().any(|n| n.contains("would not build")), "{:?}", tried.notes);
+
+    for (args, code, expect) in [
+        (vec!["plan".to_owned(), at("none")], 3, "has no branch, tag or commit \"none\""),
+        (vec!["plan".to_owned(), at("main~1")], 3, "has no branch, tag or commit"),
+        (vec!["detect".to_owned(), format!("{}/none", dir.display())], 3, "is not a directory"),
+        (vec!["plan".to_owned(), format!("{}@main", dir.display())], 3, "is not a git repository"),
+        (vec!["detect".to_owned(), work.path().display().to_string()], 2, "nothing to build was found"),
+        (vec!["plan".to_owned(), at("main"), "-o".to_owned(), "tri".to_owned()], 2, "unknown push option"),
+    ] {
+        let output = lemnos(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
+        assert!(
+            text.starts_with("error: ") && text.contains(expect) && text.contains("hint: ") || code == 2,
+            "{text}"
+        );
+        assert!(text.contains(expect), "{text}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn settings_come_from_a_file_and_misspelt_ones_are_refused() {
+    let work = tempfile::tempdir().unwrap();
+    let at = |name: &str| work.path().join(name).display().to_string();
+    std::fs::write(work.path().join("web.df"), "FROM busybox\n").unwrap();
+    let settings = r#"{"id": "x", "settings": {"dockerfile_path": "web.df", "platforms": ["linux/amd64"]}}"#;
+    std::fs::write(at("app.json"), settings).unwrap();
+    let text =
+        stdout(&["plan", &at(""), "--settings", &at("app.json"), "--app", "shop", "--image", "r.example/x"]);
+    for line in ["image        r.example/x", "build        web.df, context .", "platforms    linux/amd64"] {
+        assert!(text.contains(&format!("{line}\n")), "{text}");
+    }
+    let found = stdout(&["detect", &at(""), "--settings", &at("app.json")]);
+    assert!(found.starts_with("dockerfile: web.df, named by the app's settings\n"), "{found}");
+    std::fs::write(at("bad.json"), r#"{"dockerfile": "web.df"}"#).unwrap();
+    let output = lemnos(&["plan", &at(""), "--settings", &at("bad.json")]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("unknown setting \"dockerfile\"\nhint: "), "{text}");
+    assert_eq!(output.status.code(), Some(2));
+}

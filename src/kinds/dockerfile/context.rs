@@ -13,6 +13,7 @@ use crate::model::{EntryKind, Sha, Tree, TreeError};
 
 /// Bounds of the walk; a tree above it is refused here, whatever let it in.
 const LIMIT_ENTRIES: usize = 500_000;
+const LIMIT_DEPTH: usize = 256;
 const LIMIT_IGNORE_BYTES: u64 = 1024 * 1024;
 /// A pointer file is below this by its specification.
 const LIMIT_POINTER_BYTES: u64 = 1024;
@@ -112,6 +113,9 @@ impl Walk {
         let mut entries = 0;
         let mut dirs = vec![context.to_owned()];
         while let Some(dir) = dirs.pop() {
+            if dir.split('/').count() > LIMIT_DEPTH {
+                return Err(KindError::TooDeep { context: context.to_owned(), limit: LIMIT_DEPTH });
+            }
             let list = tree.list(&dir)?;
             entries += list.len();
             if entries > LIMIT_ENTRIES {
