@@ -257,12 +257,21 @@ async fn ask_helper(
     timeout: Duration,
 ) -> Result<Option<Credential>, CredentialError> {
     let program = format!("docker-credential-{helper}");
-    let failed = |cause: String| CredentialError::Helper { program: program.clone(), cause };
     if !helper.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
-        return Err(failed("its name is no plain program name".to_owned()));
+        let cause = "its name is no plain program name".to_owned();
+        return Err(CredentialError::Helper { program, cause });
     }
+    ask_program(&program, key, timeout).await
+}
+
+async fn ask_program(
+    program: &str,
+    key: &str,
+    timeout: Duration,
+) -> Result<Option<Credential>, CredentialError> {
+    let failed = |cause: String| CredentialError::Helper { program: program.to_owned(), cause };
     let run = async {
-        let mut child = tokio::process::Command::new(&program)
+        let mut child = tokio::process::Command::new(program)
             .arg("get")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -284,7 +293,7 @@ async fn ask_helper(
     };
     let (status, output) = tokio::time::timeout(timeout, run)
         .await
-        .map_err(|_| CredentialError::HelperTimeout { program: program.clone(), after: timeout })??;
+        .map_err(|_| CredentialError::HelperTimeout { program: program.to_owned(), after: timeout })??;
     if !status.success() {
         // the protocol's way of saying "none": this text on stdout, and exit 1
         let text = String::from_utf8_lossy(&output);
@@ -298,4 +307,107 @@ async fn ask_helper(
     let identity_token = answer.username == "<token>";
     let username = if identity_token { String::new() } else { answer.username };
     Ok(Some(Credential { username, secret: answer.secret, identity_token }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(json: &str) -> DockerConfig {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn password(username: &str, secret: &str) -> Option<Credential> {
+        Some(Credential { username: username.to_owned(), secret: secret.to_owned(), identity_token: false })
+    }
+
+    #[test]
+    fn a_host_gets_its_own_credentials_only() {
+        // ada:pw, bob:pw
+        let file = config(
+            r#"{"auths":{"https://index.docker.io/v1/":{"auth":"YWRhOnB3"},"quay.io":{"auth":"Ym9iOnB3"},
+                "https://r.example.com:5000/v2/":{"username":"eve","password":"x"},"empty.example.com":{},
+                "bad.example.com":{"auth":"%%"}}}"#,
+        );
+        let find = |host: &str| from_entry(&file, host, "config.json");
+        for host in ["docker.io", "index.docker.io", "registry-1.docker.io"] {
+            assert_eq!(find(host).unwrap(), password("ada", "pw"), "{host}");
+        }
+        assert_eq!(find("quay.io").unwrap(), password("bob", "pw"));
+        assert_eq!(find("r.example.com:5000").unwrap(), password("eve", "x"));
+        for host in [
+            "docker.io.example.com",
+            "xdocker.io",
+            "io",
+            "quay.io:443",
+            "r.example.com",
+            "r.example.com:5001",
+            "example.com:5000",
+            "empty.example.com",
+        ] {
+            assert_eq!(find(host).unwrap(), None, "{host}");
+        }
+        assert!(matches!(find("bad.example.com"), Err(CredentialError::Entry { .. })));
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let credential = password("ada", "s3cret").unwrap();
+        assert!(!format!("{credential:?}").contains("s3cret"));
+        let file = config(r#"{"auths":{"quay.io":{"auth":"c2VjcmV0"}}}"#);
+        assert!(!format!("{file:?}").contains("c2VjcmV0"));
+    }
+
+    /// A helper program of these lines of shell.
+    fn helper(lines: &str) -> (tempfile::TempDir, String) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("helper");
+        // written by another process: a fork of a test beside this one would hold our handle, and exec answers "busy" then
+        let script = r#"printf '#!/bin/sh\n%s\n' "$2" >"$1" && chmod 755 "$1""#;
+        let written =
+            std::process::Command::new("/bin/sh").args(["-c", script, "sh"]).arg(&path).arg(lines).status();
+        assert!(written.unwrap().success());
+        let program = path.to_str().unwrap().to_owned();
+        (dir, program)
+    }
+
+    #[tokio::test]
+    async fn helpers_are_asked_by_their_protocol() {
+        let long = Duration::from_secs(20);
+        let (_dir, echo) = helper(
+            r#"read -r host; printf '{"ServerURL":"","Username":"%s %s","Secret":"pw"}' "$1" "$host""#,
+        );
+        assert_eq!(ask_program(&echo, "quay.io", long).await.unwrap(), password("get quay.io", "pw"));
+        let (_dir, identity) = helper(r#"printf '{"Username":"<token>","Secret":"t"}'"#);
+        let found = ask_program(&identity, "quay.io", long).await.unwrap().unwrap();
+        assert!(found.identity_token && found.username.is_empty());
+        let (_dir, none) = helper("echo 'credentials not found in native keychain'; exit 1");
+        assert_eq!(ask_program(&none, "quay.io", long).await.unwrap(), None);
+        for bad in ["echo locked; exit 1", "echo hello", "exit 0", "yes"] {
+            let (_dir, bad) = helper(bad);
+            let error = ask_program(&bad, "quay.io", long).await.unwrap_err();
+            assert!(matches!(error, CredentialError::Helper { .. }), "{error}");
+        }
+        assert!(matches!(ask_helper("../../bin/sh", "x", long).await, Err(CredentialError::Helper { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_helper_that_hangs_is_ended() {
+        let (_dir, hangs) = helper("exec sleep 600");
+        let error = ask_program(&hangs, "quay.io", Duration::from_millis(100)).await.unwrap_err();
+        assert!(matches!(error, CredentialError::HelperTimeout { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_config_is_an_error_without_its_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.json");
+        let credentials = Credentials::new(Some(file.clone()), Duration::from_secs(1));
+        assert_eq!(credentials.for_host("quay.io").await.unwrap(), None);
+        std::fs::write(&file, r#"{"auths": {"quay.io": s3cret}}"#).unwrap();
+        let error = credentials.for_host("quay.io").await.unwrap_err().to_string();
+        assert!(error.ends_with("not the JSON of a docker config, line 1 column 23"), "{error}");
+        std::fs::write(&file, r#"{"auths": "s3cret"}"#).unwrap();
+        assert!(!credentials.for_host("quay.io").await.unwrap_err().to_string().contains("s3cret"));
+    }
 }

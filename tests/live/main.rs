@@ -9,4 +9,5 @@
 
 mod buildkit;
 mod engines;
+mod registry;
 mod support;
