@@ -82,7 +82,7 @@ pub(super) async fn start(config: &EngineConfig, registry: Option<&str>) -> Resu
         args: ["--config".into(), toml.into_os_string()].into(),
         environment: environment(config),
         lock: state.join("buildkitd.child.lock"),
-        probe: Probe::Unix(socket),
+        probe: Probe::Http2(socket),
         ready_within: Duration::from_secs(60),
         grace: Duration::from_secs(10),
         prepare: Box::new(prepare),

