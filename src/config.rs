@@ -1,1 +1,205 @@
-//! (see docs/ARCHITECTURE.md)
+//! The configuration: flags over environment over `lemnos.toml` over defaults, and where each value came from.
+//!
+//! Everything is text until `resolve`, which parses it once into `Config`; from then on values are valid. A key, a
+//! `LEMNOS_…` name or a value that is not understood is an error with its place, never ignored. Only this module and
+//! `cli` read the environment. Must not open sockets, start anything, or know what a stage does with a value.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::model::ImagePrefix;
+
+mod builder;
+mod data_dir;
+mod environment;
+mod error;
+mod file;
+mod layer;
+mod reader;
+mod settings;
+
+pub use builder::{BuilderAddress, BuilderConfig, BuilderTls};
+pub use data_dir::data_dir;
+pub use environment::Environment;
+pub use error::ConfigError;
+pub use layer::{Layer, Origin};
+pub use reader::{Network, Shown};
+pub use settings::{SETTINGS, Setting, Shape};
+
+use reader::Reader;
+
+/// The configuration file's name in the data directory.
+pub const FILE_NAME: &str = "lemnos.toml";
+
+/// The effective configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Absolute; may not exist yet.
+    pub data_dir: PathBuf,
+    pub data_dir_origin: Origin,
+    /// The configuration file that was read, when there is one.
+    pub file: Option<PathBuf>,
+    pub ssh: SocketAddr,
+    pub http: SocketAddr,
+    /// Empty: a buildkitd of our own.
+    pub builders: Vec<BuilderConfig>,
+    /// None: a registry of our own at `registry_listen`.
+    pub registry: Option<ImagePrefix>,
+    pub registry_listen: SocketAddr,
+    /// None: `buildkitd` on PATH.
+    pub buildkitd: Option<PathBuf>,
+    /// None: `docker-registry` or `registry` on PATH.
+    pub registry_program: Option<PathBuf>,
+    /// Registry host -> what our own buildkitd asks first, each `HOST[:PORT][/PREFIX]`.
+    pub mirrors: BTreeMap<String, Vec<String>>,
+    /// What RUN steps of our own buildkitd reach.
+    pub network: Network,
+    /// How much disk our own buildkitd's cache may take: `40GB` or `60%`.
+    pub build_cache_limit: String,
+    /// Registries besides loopback that are spoken to in plain http.
+    pub plain_http_hosts: Vec<String>,
+    /// Token services outside a registry's own domain that may be sent its credentials.
+    pub registry_token_hosts: Vec<String>,
+    /// Credentials; read when needed, so it may appear later.
+    pub docker_config: Option<PathBuf>,
+    /// Images that a Dockerfile's `# syntax=` line may name.
+    pub frontends: Vec<String>,
+    pub concurrent_builds: u32,
+    pub queued_builds: u32,
+    pub keep_builds_per_app: u32,
+    pub log_tail_lines: u32,
+    pub heartbeat: Duration,
+    pub limits: Limits,
+    pub ssh_limits: SshLimits,
+    /// Every setting as it is in effect, in the order of `SETTINGS`.
+    pub shown: Vec<Shown>,
+}
+
+/// What one push may cost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes that git may receive in one push.
+    pub push_bytes: u64,
+    pub blob_bytes: u64,
+    /// All objects that one push brings, inflated, and their number.
+    pub new_bytes: u64,
+    pub new_objects: u64,
+    /// Entries of one commit's tree, directories included.
+    pub tree_entries: u64,
+    pub tree_depth: u64,
+    /// All blobs of one commit's tree together, inflated.
+    pub tree_bytes: u64,
+    pub refs_per_push: u64,
+    /// A request in which no byte moved for this long is ended.
+    pub stall: Duration,
+    /// From the start of a request until all objects have moved.
+    pub transfer: Duration,
+    pub build: Duration,
+}
+
+/// What strangers and clients may cost at the SSH door.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SshLimits {
+    pub login_grace: Duration,
+    pub auth_tries: u64,
+    pub connections: u64,
+    /// Not logged in, of one address.
+    pub connections_per_source: u64,
+    pub sessions_per_connection: u64,
+    pub keepalive: Duration,
+    pub keepalive_count: u64,
+    /// A logged-in connection without a session.
+    pub idle: Duration,
+    pub output_stall: Duration,
+    /// At shutdown, how long sessions may take to end.
+    pub drain: Duration,
+}
+
+/// Computes the effective configuration. `data` and `file` are the flags --data and --config.
+pub fn resolve(
+    data: Option<&Path>,
+    file: Option<&Path>,
+    flags: Layer,
+    environment: &Environment,
+) -> Result<Config, ConfigError> {
+    let (data_dir, data_dir_origin) = data_dir(data, environment)?;
+    let file = file::find(file, environment, &data_dir)?;
+    let mut layers = vec![flags, environment.layer()?];
+    if let Some(path) = &file {
+        layers.push(file::read(path)?);
+    }
+    layers.push(environment.of_other_tools());
+    layers.push(Layer::defaults());
+    let mut reader = Reader::new(Layer::merge(layers));
+    let r = &mut reader;
+    let limits = Limits {
+        push_bytes: r.number("limits.push_bytes")?,
+        blob_bytes: r.number("limits.blob_bytes")?,
+        new_bytes: r.number("limits.new_bytes")?,
+        new_objects: r.number("limits.new_objects")?,
+        tree_entries: r.number("limits.tree_entries")?,
+        tree_depth: r.number("limits.tree_depth")?,
+        tree_bytes: r.number("limits.tree_bytes")?,
+        refs_per_push: r.number("limits.refs_per_push")?,
+        stall: r.seconds("limits.stall_seconds")?,
+        transfer: r.seconds("limits.transfer_seconds")?,
+        build: r.seconds("limits.build_seconds")?,
+    };
+    let ssh_limits = SshLimits {
+        login_grace: r.seconds("ssh_limits.login_grace_seconds")?,
+        auth_tries: r.number("ssh_limits.auth_tries")?,
+        connections: r.number("ssh_limits.connections")?,
+        connections_per_source: r.number("ssh_limits.connections_per_source")?,
+        sessions_per_connection: r.number("ssh_limits.sessions_per_connection")?,
+        keepalive: r.seconds("ssh_limits.keepalive_seconds")?,
+        keepalive_count: r.number("ssh_limits.keepalive_count")?,
+        idle: r.seconds("ssh_limits.idle_seconds")?,
+        output_stall: r.seconds("ssh_limits.output_stall_seconds")?,
+        drain: r.seconds("ssh_limits.drain_seconds")?,
+    };
+    let config = Config {
+        data_dir,
+        data_dir_origin,
+        file,
+        ssh: r.listen("ssh")?,
+        http: r.listen("http")?,
+        builders: r.builders("builders")?,
+        registry: r.registry("registry")?,
+        registry_listen: r.listen("registry_listen")?,
+        buildkitd: r.path("buildkitd")?,
+        registry_program: r.path("registry_program")?,
+        mirrors: r.mirrors("mirrors")?,
+        network: r.network("network")?,
+        build_cache_limit: r.disk_share("build_cache_limit")?,
+        plain_http_hosts: r.hosts("plain_http_hosts")?,
+        registry_token_hosts: r.hosts("registry_token_hosts")?,
+        docker_config: r.path("docker_config")?,
+        frontends: r.list("frontends")?,
+        concurrent_builds: r.count("concurrent_builds")?,
+        queued_builds: r.count("queued_builds")?,
+        keep_builds_per_app: r.count("keep_builds_per_app")?,
+        log_tail_lines: r.count("log_tail_lines")?,
+        heartbeat: r.seconds("heartbeat_seconds")?,
+        limits,
+        ssh_limits,
+        shown: Vec::new(),
+    };
+    Ok(Config { shown: reader.finish()?, ..config })
+}
+
+impl Config {
+    /// Where apps without an image name of their own go, as far as it is known before the server runs: with a
+    /// registry of our own on port 0 it is not.
+    pub fn image_prefix(&self) -> Option<ImagePrefix> {
+        match &self.registry {
+            Some(prefix) => Some(prefix.clone()),
+            None if self.registry_listen.port() == 0 => None,
+            None => self.registry_listen.to_string().parse().ok(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! One builder: where its BuildKit answers, which platforms it takes, and with which certificates.
+
+use std::path::PathBuf;
+
+use crate::model::Platform;
+use crate::model::closest::closest;
+
+/// A builder as configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuilderConfig {
+    /// Names it in messages; the address unless one was given.
+    pub name: String,
+    pub address: BuilderAddress,
+    /// Empty: what the builder itself says it can do.
+    pub platforms: Vec<Platform>,
+    pub tls: Option<BuilderTls>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BuilderAddress {
+    /// `unix:///run/buildkit/buildkitd.sock`
+    Unix(PathBuf),
+    /// `tcp://HOST:PORT`
+    Tcp { host: String, port: u16 },
+}
+
+/// Files of PEM blocks.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BuilderTls {
+    /// None: the system's authorities.
+    pub ca: Option<PathBuf>,
+    /// Certificate and key that show who we are.
+    pub client: Option<(PathBuf, PathBuf)>,
+    /// The name in the builder's certificate, when it is not the host of the address.
+    pub server_name: Option<String>,
+}
+
+impl std::fmt::Display for BuilderAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+            Self::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
+        }
+    }
+}
+
+impl BuilderAddress {
+    /// The error says what is allowed.
+    pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
+        const RULE: &str = "a builder's address: unix:///PATH or tcp://HOST:PORT";
+        if let Some(path) = text.strip_prefix("unix://") {
+            return if path.starts_with('/') { Ok(Self::Unix(path.into())) } else { Err(RULE) };
+        }
+        let (host, port) = text.strip_prefix("tcp://").and_then(|rest| rest.rsplit_once(':')).ok_or(RULE)?;
+        let host_ok = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+            Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => {
+                !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+            }
+        };
+        match port.parse() {
+            Ok(port) if host_ok && port != 0 => Ok(Self::Tcp { host: host.to_owned(), port }),
+            _ => Err(RULE),
+        }
+    }
+}
+
+/// The named parts of `ADDR[,name=value]…`; the address's name is `address`.
+pub(super) fn parts(spec: &str) -> Vec<(String, String)> {
+    let mut parts = spec.split(',').map(str::trim);
+    let address = parts.next().unwrap_or_default();
+    std::iter::once(("address".to_owned(), address.to_owned()))
+        .chain(parts.map(|part| {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            (name.to_owned(), value.to_owned())
+        }))
+        .collect()
+}
+
+const NAMES: [&str; 7] = ["address", "platform", "name", "ca", "cert", "key", "servername"];
+
+/// Reads a builder from its parts; the error is what was expected, as "… is not EXPECTED".
+pub(super) fn from_parts(parts: &[(String, String)]) -> Result<BuilderConfig, String> {
+    let mut address = None;
+    let mut name = None;
+    let mut platforms = Vec::new();
+    let (mut ca, mut cert, mut key, mut server_name) = (None, None, None, None);
+    for (part, value) in parts {
+        if value.is_empty() && part != "address" {
+            return Err(format!("a builder: {part:?} has no value; write {part}=VALUE"));
+        }
+        match part.as_str() {
+            "address" => address = Some(BuilderAddress::parse(value)?),
+            "name" => name = Some(value.clone()),
+            "platform" => {
+                let platform: Platform = value.parse().map_err(|e| format!("a builder: {e}"))?;
+                if !platforms.contains(&platform) {
+                    platforms.push(platform);
+                }
+            }
+            "ca" => ca = Some(absolute(value)?),
+            "cert" => cert = Some(absolute(value)?),
+            "key" => key = Some(absolute(value)?),
+            "servername" => server_name = Some(value.clone()),
+            other => {
+                let suggestion = closest(other, NAMES).map(|near| format!("; did you mean {near:?}?"));
+                return Err(format!("a builder: unknown part {other:?}{}", suggestion.unwrap_or_default()));
+            }
+        }
+    }
+    let address = address.ok_or("a builder: the address is missing")?;
+    let client = match (cert, key) {
+        (Some(cert), Some(key)) => Some((cert, key)),
+        (None, None) => None,
+        _ => return Err("a builder: cert and key go together".to_owned()),
+    };
+    let secured = ca.is_some() || client.is_some() || server_name.is_some();
+    if secured && matches!(address, BuilderAddress::Unix(_)) {
+        return Err(
+            "a builder: a unix socket has no TLS; ca, cert, key and servername go with tcp://".to_owned()
+        );
+    }
+    Ok(BuilderConfig {
+        name: name.unwrap_or_else(|| address.to_string()),
+        address,
+        platforms,
+        tls: secured.then_some(BuilderTls { ca, client, server_name }),
+    })
+}
+
+fn absolute(text: &str) -> Result<PathBuf, String> {
+    std::path::absolute(text).map_err(|cause| format!("a builder: {text:?}: {cause}"))
+}
+
+/// The builder as the flag would spell it.
+impl std::fmt::Display for BuilderConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.address)?;
+        if self.name != self.address.to_string() {
+            write!(f, ",name={}", self.name)?;
+        }
+        for platform in &self.platforms {
+            write!(f, ",platform={platform}")?;
+        }
+        let Some(tls) = &self.tls else { return Ok(()) };
+        if let Some(ca) = &tls.ca {
+            write!(f, ",ca={}", ca.display())?;
+        }
+        if let Some((cert, key)) = &tls.client {
+            write!(f, ",cert={},key={}", cert.display(), key.display())?;
+        }
+        tls.server_name.as_ref().map_or(Ok(()), |name| write!(f, ",servername={name}"))
+    }
+}
