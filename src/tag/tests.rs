@@ -291,6 +291,30 @@ async fn a_later_push_makes_what_an_earlier_one_owes_moot() {
     world.assert_clean(&tagger).await;
 }
 
+/// The main branch was changed meanwhile: `latest` is another ref's now, and the first ref still stands where it was.
+#[tokio::test]
+async fn a_tag_that_another_ref_has_moved_since_is_not_taken_back() {
+    for still_failing in [false, true] {
+        let world = World::new().await;
+        let tagger = world.tagger().await;
+        world.fake.fail("PUT", "latest", ALWAYS, Fault::Status(504, "", ""));
+        world.commit(&tagger, vec![world.to(&world.a, &world.b)]).await.unwrap();
+        if !still_failing {
+            world.fake.heal();
+        }
+        let side = world.with_tags("refs/heads/side", &Sha::zero(), &world.c, &["side", "latest"]);
+        let done = world.commit(&tagger, vec![side]).await.unwrap();
+        assert_eq!(done.pending.len(), usize::from(still_failing));
+        world.fake.heal();
+        world.fake.take_log();
+        world.recover(&tagger).await;
+        assert_eq!(world.fake.at("shop", "latest"), Some(index_of(&world.c).to_string()));
+        let puts = world.fake.take_log().into_iter().filter(|line| line.starts_with("PUT")).count();
+        assert_eq!(puts, usize::from(still_failing));
+        world.assert_clean(&tagger).await;
+    }
+}
+
 #[tokio::test]
 async fn two_pushes_that_owe_the_same_tag_end_at_the_later() {
     let world = World::new().await;
