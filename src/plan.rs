@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::kinds::{self, Wishes};
-use crate::model::{AppSettings, BuildPlan, ImagePlan, RefName};
+use crate::model::{AppSettings, BuildPlan, ImagePlan, Invalid, RefName};
 
 pub use crate::kinds::{
     BUILD_CONFIG, BuildConfig, By, CommitFacts, KindError, PlanInput, check_build_arg, default_frontends,
@@ -26,6 +26,31 @@ pub enum PlanError {
     Kind(#[from] KindError),
     #[error(transparent)]
     Tag(#[from] TagError),
+    /// A branch of the app's settings.
+    #[error("the app's settings: {key}: {:?} is not a valid branch", .problem.given)]
+    Branch { key: &'static str, problem: Invalid },
+}
+
+/// Whether settings can be planned with at all: for `apps set`, which refuses others before a push meets them. What
+/// depends on a tree (a path that does not exist) is not seen here.
+pub fn check_settings(settings: &AppSettings) -> Result<(), PlanError> {
+    Wishes::of(settings, None)?;
+    for template in &settings.tags {
+        check_template(template).map_err(|problem| TagError::Template { by: By::Settings, problem })?;
+    }
+    let branch = |key, name: &str, text: &str| {
+        let rule = "a branch's name as git and registries take it; in build_branches also a beginning with '*' after it";
+        let problem = || Invalid::new("branch", text, rule);
+        let parsed = format!("refs/heads/{name}").parse::<RefName>();
+        parsed.map(drop).map_err(|_| PlanError::Branch { key, problem: problem() })
+    };
+    branch("main_branch", &settings.main_branch, &settings.main_branch)?;
+    for text in &settings.build_branches {
+        // `release/*` stands for names like `release/x`
+        let name = text.strip_suffix('*').map_or_else(|| text.clone(), |prefix| format!("{prefix}x"));
+        branch("build_branches", &name, text)?;
+    }
+    Ok(())
 }
 
 /// Whether a pushed ref builds, and as what.

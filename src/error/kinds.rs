@@ -104,8 +104,12 @@ impl From<DetectError> for Report {
 
 impl From<PlanError> for Report {
     fn from(error: PlanError) -> Self {
+        let message = error.to_string();
         let error = match error {
             PlanError::Kind(error) => return error.into(),
+            PlanError::Branch { problem, .. } => {
+                return Self::user(message).hint(format!("allowed: {}", problem.allowed));
+            }
             PlanError::Tag(error) => error,
         };
         let hint = match &error {
@@ -118,6 +122,6 @@ impl From<PlanError> for Report {
                 "rename the branch or git tag, or change the tag templates (`lemnos apps set`, additional_tags)".to_owned()
             }
         };
-        Self::user(error.to_string()).hint(hint)
+        Self::user(message).hint(hint)
     }
 }

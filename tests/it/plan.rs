@@ -358,6 +358,53 @@ fn buildkit_s_own_arguments_are_refused_from_everyone() {
 }
 
 #[test]
+fn settings_are_checked_before_a_push_meets_them() {
+    let defaults = || case().settings;
+    let good = AppSettings {
+        build_branches: vec!["dev".to_owned(), "release/*".to_owned(), "*".to_owned()],
+        tags: vec!["{branch}-{sha12}".to_owned()],
+        dockerfile_path: Some("deploy/Dockerfile".to_owned()),
+        ..defaults()
+    };
+    assert!(plan::check_settings(&defaults()).is_ok() && plan::check_settings(&good).is_ok());
+    let one = |text: &str| vec![text.to_owned()];
+    for (bad, expect) in [
+        (AppSettings { tags: one("${X}"), ..defaults() }, "\"${X}\" is not a valid tag template"),
+        (
+            AppSettings { main_branch: "a..b".to_owned(), ..defaults() },
+            "main_branch: \"a..b\" is not a valid branch",
+        ),
+        (
+            AppSettings { build_branches: one("a b*"), ..defaults() },
+            "build_branches: \"a b*\" is not a valid branch",
+        ),
+        (
+            AppSettings { build_branches: one("a*b"), ..defaults() },
+            "build_branches: \"a*b\" is not a valid branch",
+        ),
+        (
+            AppSettings { context_path: Some("../x".to_owned()), ..defaults() },
+            "context_path: \"../x\" leaves the tree",
+        ),
+        (
+            AppSettings {
+                platforms: vec!["linux/amd64".parse().unwrap(); 3],
+                build_args: [("BUILDKIT_X".to_owned(), String::new())].into(),
+                ..defaults()
+            },
+            "is reserved",
+        ),
+    ] {
+        let report = Report::from(plan::check_settings(&bad).unwrap_err());
+        assert!(
+            report.message.starts_with("the app's settings: ") && report.message.contains(expect),
+            "{report}"
+        );
+        assert!(report.hint.is_some());
+    }
+}
+
+#[test]
 fn cache_namespaces_are_stable_opaque_and_the_app_s_own() {
     let tree = tree(&["Dockerfile"]);
     let namespace = |app_id: &str| {

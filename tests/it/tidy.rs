@@ -47,7 +47,7 @@ fn table() -> BTreeMap<&'static str, &'static [&'static str]> {
         // what doors share
         ("error", ALL),
         ("config", &["model", "buildkit"]),
-        ("admin", &["model", "event", "error", "store", "notify", "config"]),
+        ("admin", &["model", "event", "error", "store", "notify", "config", "plan"]),
         // doors
         ("ssh", &["model", "receive"]),
         ("http", &["model", "event", "error", "jobs", "store", "admin"]),
