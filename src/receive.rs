@@ -27,6 +27,7 @@ pub use tree::{CommitInfo, CommitTree, DirTree, OpenTreeError};
 mod child;
 mod client;
 mod command;
+mod durable;
 mod hooks;
 mod measure;
 mod proc_receive;

@@ -86,9 +86,6 @@ fn settings(hooks: &Path, limits: &Limits) -> Vec<(&'static str, String)> {
         ("core.protectHFS", "true"),
         ("core.protectNTFS", "true"),
         ("core.logAllRefUpdates", "false"),
-        // what is built from must survive a power cut; git's own default leaves small pushes unsynced
-        ("core.fsync", "committed"),
-        ("core.fsyncMethod", "batch"),
         // larger blobs are streamed instead of held in memory
         ("core.bigFileThreshold", "32m"),
         ("transfer.fsckObjects", "true"),

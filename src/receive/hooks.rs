@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::child::Progress;
+use super::durable::Syncing;
 use super::error::{ReceiveError, Refusal};
 use super::frame::{self, Hello, Kind};
 use super::limits::Limits;
@@ -57,6 +58,8 @@ pub(super) struct Session {
     pub repository: PathBuf,
     pub progress: Arc<Progress>,
     stage: Mutex<Stage>,
+    /// The new objects on their way to the disk.
+    syncing: Mutex<Option<Syncing>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,7 +150,7 @@ impl Drop for Registered {
 
 impl Session {
     pub(super) fn new(request: GitRequest, repository: PathBuf, progress: Arc<Progress>) -> Self {
-        Self { request, repository, progress, stage: Mutex::new(Stage::Began) }
+        Self { request, repository, progress, stage: Mutex::new(Stage::Began), syncing: Mutex::default() }
     }
     /// How many commands got past git and us, to the handler.
     pub(super) fn handed(&self) -> usize {
@@ -265,8 +268,16 @@ async fn pre_receive(hook: &mut Hook, session: &Arc<Session>, hello: &Hello, ans
         checked.await.unwrap_or_else(|_| Err(Refusal::Unreadable("the check itself failed".to_owned())));
     let request = &session.request;
     match verdict {
-        Ok(updates) => {
-            *lock(&session.stage) = Stage::Checked(updates);
+        Ok(accepted) => {
+            let objects = session.repository.join("objects");
+            let syncing =
+                accepted.quarantine.map(|quarantine| Syncing::begin(&quarantine, &objects)).transpose();
+            let Ok(syncing) = syncing else {
+                tracing::error!(request = %request.id, "the quarantine cannot be listed");
+                return hook.refuse("the new objects cannot be read").await;
+            };
+            *lock(&session.syncing) = syncing;
+            *lock(&session.stage) = Stage::Checked(accepted.updates);
             session.progress.complete();
             hook.exit(0).await;
         }
@@ -300,6 +311,11 @@ async fn proc_receive(hook: &mut Hook, session: &Arc<Session>, answering: &Answe
     match stage {
         Stage::Checked(checked) if request.updates.iter().all(|update| checked.contains(update)) => {}
         _ => return hook.refuse("git asks for refs that were not checked").await,
+    }
+    let syncing = lock(&session.syncing).take().unwrap_or_default();
+    if let Err(cause) = syncing.done().await {
+        tracing::error!(request = %session.request.id, %cause, "new objects could not be synced");
+        return hook.refuse("the new objects could not be written to the disk").await;
     }
     let options = PushOptions::parse(request.options.iter().map(String::as_str));
     let answers = match options {

@@ -151,7 +151,9 @@ mod tests {
         let git = git2::Repository::init_bare(dir.path()).unwrap();
         let tree = bomb(&git, 10, 10);
         let memo = Memo::default();
+        let began = std::time::Instant::now();
         let refused = measure(tree, &git, &Limits::default(), &memo);
+        assert!(began.elapsed() < std::time::Duration::from_millis(200), "{:?}", began.elapsed());
         assert_eq!(
             refused,
             Err(Refusal::Entries { reference: "refs/heads/main".to_owned(), limit: 200_000 })

@@ -34,13 +34,20 @@ pub(super) struct Inspection<'a> {
     pub memo: &'a Memo,
 }
 
+/// A push that passed.
+pub(super) struct Accepted {
+    pub updates: Vec<RefUpdate>,
+    /// Where its objects are now, verified to be git's own.
+    pub quarantine: Option<PathBuf>,
+}
+
 impl Inspection<'_> {
-    /// The push's updates, all of them acceptable; or why none of them is.
-    pub(super) fn check(&self, input: &[u8]) -> Result<Vec<RefUpdate>, Refusal> {
+    /// The push, acceptable as a whole; or why none of it is.
+    pub(super) fn check(&self, input: &[u8]) -> Result<Accepted, Refusal> {
         let updates = command::parse_all(input, self.limits.max_updates)?;
         let tips: Vec<&RefUpdate> = updates.iter().filter(|u| !u.is_delete()).collect();
         if tips.is_empty() {
-            return Ok(updates);
+            return Ok(Accepted { updates, quarantine: None });
         }
         let quarantine = self.trusted_quarantine()?;
         let objects = self.repository.join("objects");
@@ -55,7 +62,7 @@ impl Inspection<'_> {
             Measure { git: &git, odb: &odb, limits: self.limits, memo: self.memo, reference }.tree(root)?;
             self.check_links(&git, root, reference)?;
         }
-        Ok(updates)
+        Ok(Accepted { updates, quarantine: Some(quarantine) })
     }
 
     /// The quarantine must be a directory that git made in this very repository.

@@ -65,7 +65,8 @@ struct Inner {
 }
 
 impl Receiver {
-    /// Checks git, writes the hooks, listens for them. Needs a tokio runtime.
+    /// Checks git, removes what a killed server left in the repositories, writes the hooks, listens for them. One
+    /// `Receiver` at a time may use these repositories. Needs a tokio runtime.
     pub fn new(config: ReceiveConfig, handler: Arc<dyn PushHandler>) -> Result<Self, ReceiveError> {
         let root = config.repositories.root();
         for (what, path) in [
@@ -79,6 +80,7 @@ impl Receiver {
             }
         }
         check_git(&config.git)?;
+        config.repositories.sweep()?;
         let tracker = TaskTracker::new();
         let answering = Answering {
             limits: config.limits.clone(),

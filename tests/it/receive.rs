@@ -318,3 +318,20 @@ async fn what_stands_in_the_repository_steers_nothing() {
     clone.ok(&["clone", "-q", &server.url(), "copy"]).await;
     assert!(!marker.exists());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shallow_push_upon_history_that_no_ref_holds_is_refused_with_a_remedy_too() {
+    let mut server = Server::start(Handler::deciding(|_, _, _| Err("not this time".to_owned()))).await;
+    let clone = Clone::with_commit().await;
+    // its objects stay, without a ref
+    assert!(!clone.push(&server, &["main"]).await.0);
+    server.ended().await;
+    clone.commit("a", "a").await;
+    let origin = format!("file://{}", clone.path().display());
+    clone.ok(&["clone", "-q", "--depth=1", &origin, "shallow"]).await;
+    let output = clone.run(&["-C", "shallow", "push", &server.url(), "main"]).await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("shallow update not allowed"), "{said}");
+    let ended = server.ended().await;
+    assert!(ended.stderr.contains("hint: run git fetch --unshallow, then push again"), "{ended:?}");
+}
