@@ -46,6 +46,23 @@ packages() { # NAME…
 }
 apt_install() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y "$@" >/dev/null 2>&1; }
 
+free_port() { # nobody listens on it now, and it lies outside the range that outgoing connections take theirs from
+  local port try
+  for try in $(seq 100); do
+    port=$((20000 + (RANDOM + try) % 10000))
+    (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
+  done
+  fail "no free port between 20000 and 30000"
+}
+
+# Lets this machine run the other architecture's programs, in containers too. systemd does it at boot; a container has to.
+binfmt() {
+  local misc=/proc/sys/fs/binfmt_misc name
+  case $(uname -m) in x86_64) name=qemu-aarch64 ;; aarch64) name=qemu-x86_64 ;; *) return 0 ;; esac
+  [ -e $misc/register ] || mount -t binfmt_misc binfmt_misc $misc
+  [ -e $misc/$name ] || cat /usr/lib/binfmt.d/$name.conf >$misc/register || [ -e $misc/$name ]
+}
+
 # rustup's cargo looks for its toolchains under HOME; where HOME is another one, they are still beside the cargo on PATH.
 rust() {
   local cargo
