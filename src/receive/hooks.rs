@@ -11,8 +11,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -20,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use super::child::Progress;
 use super::durable::Syncing;
 use super::error::{ReceiveError, Refusal};
-use super::frame::{self, Hello, Kind};
+use super::frame::{Hello, Kind};
 use super::limits::Limits;
 use super::measure::Memo;
 use super::output::{OutputReader, PushOutput};
@@ -29,6 +27,9 @@ use super::quarantine::Inspection;
 use super::request::GitRequest;
 use super::service::{PushHandler, RefAnswer};
 use crate::model::{Push, PushOptions, RefUpdate};
+
+mod connection;
+use connection::{Hook, PushText};
 
 /// The longest path of a unix socket on Linux, without the NUL after it.
 const SOCKET_PATH_BYTES: usize = 107;
@@ -216,8 +217,7 @@ async fn listen(listener: UnixListener, sessions: Sessions, answering: Arc<Answe
 async fn answer(stream: UnixStream, sessions: &Sessions, answering: &Answering) {
     let ours = rustix::process::geteuid().as_raw();
     let user = stream.peer_cred().map(|c| c.uid()).ok();
-    let (reader, writer) = stream.into_split();
-    let mut hook = Hook { reader, writer };
+    let mut hook = Hook::new(stream);
     let hello = match tokio::time::timeout(HELLO_TIMEOUT, hook.receive()).await {
         Ok(Some((Kind::Hello, bytes))) => Hello::decode(&bytes).ok(),
         _ => None,
@@ -407,65 +407,4 @@ fn in_order(updates: &[RefUpdate], answers: Vec<RefAnswer>) -> Vec<RefAnswer> {
             result: by_name.remove(&u.name).unwrap_or_else(unanswered),
         })
         .collect()
-}
-
-/// Lines for the pusher.
-#[derive(Default)]
-struct PushText(String);
-
-impl PushText {
-    fn line(&mut self, label: &str, text: &str) {
-        let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        self.0.push_str(&format!("{label}: {text}\n"));
-    }
-}
-
-/// The connection to one hook process. Writing to one that is gone does nothing: the push goes on without it.
-struct Hook {
-    reader: OwnedReadHalf,
-    writer: OwnedWriteHalf,
-}
-
-impl Hook {
-    /// The next frame; none at the end, or for what is no frame.
-    async fn receive(&mut self) -> Option<(Kind, Vec<u8>)> {
-        let mut header = [0; frame::HEADER];
-        self.reader.read_exact(&mut header).await.ok()?;
-        let (kind, length) = frame::parse_header(header).ok()?;
-        let mut payload = vec![0; length];
-        self.reader.read_exact(&mut payload).await.ok()?;
-        Some((kind, payload))
-    }
-
-    /// The hook's standard input to its end; none above the bound.
-    async fn whole_input(&mut self, bound: usize) -> Option<Vec<u8>> {
-        let mut input = Vec::new();
-        loop {
-            match self.receive().await? {
-                (Kind::Input, bytes) if bytes.is_empty() => return Some(input),
-                (Kind::Input, bytes) if input.len() + bytes.len() <= bound => input.extend(bytes),
-                _ => return None,
-            }
-        }
-    }
-
-    async fn send(&mut self, kind: Kind, bytes: &[u8]) {
-        for part in bytes.chunks(frame::MAX_PAYLOAD) {
-            let whole = [&frame::header(kind, part.len()), part].concat();
-            if self.writer.write_all(&whole).await.is_err() {
-                return;
-            }
-        }
-    }
-
-    async fn refuse(&mut self, why: &str) {
-        let mut text = PushText::default();
-        text.line("error", &format!("the hook was refused: {why}"));
-        self.send(Kind::Error, text.0.as_bytes()).await;
-        self.exit(1).await;
-    }
-
-    async fn exit(&mut self, status: u8) {
-        self.send(Kind::Exit, &[status]).await;
-    }
 }
