@@ -17,6 +17,7 @@ pub mod keys;
 pub mod plan;
 pub mod serve;
 pub mod source;
+mod telemetry;
 mod terminal;
 
 /// A git-push builder: push over SSH, and a multi-arch image stands in a registry.

@@ -2,4 +2,7 @@
 //!
 //! A job outlives the connection that asked for it. `jobs` decides nothing about a build: `pipeline` does.
 
+mod pushes;
 pub mod record;
+
+pub use pushes::{Capacity, Pushes};

@@ -1,1 +1,264 @@
-//! (see docs/ARCHITECTURE.md)
+//! One ref's build, stage by stage: the only module that knows their order.
+//!
+//! receive's tree -> detect -> plan -> solve -> assemble. Each stage is a function from one value to the next; what goes
+//! wrong in any of them becomes a `Failure` here and nowhere else. No ref and no tag moves here: that is `tag`'s, once
+//! the caller knows which refs go together.
+
+mod context;
+mod failure;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::assemble::{self, Child};
+use crate::detect;
+use crate::error::Report;
+use crate::event::{BuildEvent, EventSink, Failure, plain_line};
+use crate::failpoint::Failpoints;
+use crate::model::{
+    BuildId, BuildPlan, Digest, ImagePlan, ImagePrefix, Platform, Publication, Push, RefUpdate, Sha,
+};
+use crate::plan::{self, BuildConfig, CommitFacts, PlanInput};
+use crate::receive::tree::CommitTree;
+use crate::registry::Registry;
+use crate::solve;
+use crate::store::{Published, Store};
+
+pub use failure::{from_report, internal, shorten_reason};
+
+/// What the stages need besides the push itself; made once, by the composition root.
+pub struct Pipeline {
+    pub store: Store,
+    pub registry: Registry,
+    pub builders: solve::Pool,
+    pub settings: Settings,
+    pub failpoints: Failpoints,
+}
+
+/// Settings that several stages share.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// An app's image is this and the app's name, where it has no name of its own.
+    pub image_prefix: ImagePrefix,
+    /// Frontend images that `# syntax=` may name.
+    pub frontends: Vec<String>,
+    /// Registries that are spoken to in plain http besides loopback.
+    pub plain_http: Vec<String>,
+    /// git's absolute path, for reading large files in a stream.
+    pub git: PathBuf,
+    /// Lines of a failing step that are shown again at the end.
+    pub log_tail_lines: usize,
+}
+
+/// One ref of one push that builds.
+#[derive(Debug, Clone)]
+pub struct RefBuild {
+    pub push: Arc<Push>,
+    pub update: RefUpdate,
+    pub repository: PathBuf,
+    pub build: BuildId,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub enum Built {
+    /// The index stands in the registry by digest; no tag has moved.
+    Published(Publication),
+    /// `-o plan`: the plan was shown, nothing was built.
+    PlanOnly,
+}
+
+/// Images of an earlier build that serve again.
+struct Reusable {
+    commit: Sha,
+    children: Vec<Child>,
+}
+
+impl Pipeline {
+    /// Runs the stages up to the pushed index.
+    pub async fn build(&self, job: &RefBuild, events: &EventSink) -> Result<Built, Failure> {
+        let plan = self.plan(job, events).await?;
+        if job.push.options.plan {
+            let json = serde_json::to_string_pretty(&plan)
+                .map_err(|e| internal(format!("writing the plan: {e}")))?;
+            events.emit(BuildEvent::Plan { json });
+            return Ok(Built::PlanOnly);
+        }
+        let [image] = plan.images.as_slice() else {
+            return Err(internal(format!("a plan of {} images, where one is expected", plan.images.len())));
+        };
+        self.claim_tags(job, image).await?;
+        if let Some(earlier) = self.reusable(job, image).await {
+            events.emit(BuildEvent::Reused {
+                children: earlier.children.len(),
+                commit: earlier.commit.clone(),
+            });
+            match self.assemble(job, image, vec![earlier.children], events).await {
+                Ok(publication) => return Ok(Built::Published(publication)),
+                Err(error) if error.may_lack_children() => events.emit(BuildEvent::Note {
+                    text: "the registry no longer has all of them: building after all".to_owned(),
+                }),
+                Err(error) => return Err(from_report(Report::from(error))),
+            }
+        }
+        let children = self.solve(job, &plan, image, events).await?;
+        self.remember(&plan, image, &children).await;
+        let publication =
+            self.assemble(job, image, children, events).await.map_err(|e| from_report(Report::from(e)))?;
+        Ok(Built::Published(publication))
+    }
+
+    /// The commit's tree -> detect -> plan, all on one blocking thread.
+    async fn plan(&self, job: &RefBuild, events: &EventSink) -> Result<BuildPlan, Failure> {
+        let (job, events, settings) = (job.clone(), events.clone(), self.settings.clone());
+        blocking(move || plan_commit(&job, &settings, &events)).await
+    }
+
+    async fn claim_tags(&self, job: &RefBuild, image: &ImagePlan) -> Result<(), Failure> {
+        self.store
+            .claim_tags(&job.push.app.id, &image.name, &job.update.name, image.owned_tags())
+            .await
+            .map_err(|e| from_report(Report::from(e)))
+    }
+
+    /// The images of an earlier build of the same tree and settings, where they still stand in the registry.
+    async fn reusable(&self, job: &RefBuild, image: &ImagePlan) -> Option<Reusable> {
+        if job.push.options.no_cache || job.push.options.rebuild {
+            return None;
+        }
+        let published = match self.store.published(&fingerprint(image)?).await {
+            Ok(published) => published?,
+            Err(error) => {
+                tracing::warn!(%error, "earlier builds cannot be looked up: building");
+                return None;
+            }
+        };
+        let children: Vec<Child> = serde_json::from_str(&published.children_json).ok()?;
+        let heads = children.iter().map(async |child| {
+            let found = self.registry.head_manifest(&image.name, &child.digest.clone().into()).await;
+            matches!(found, Ok(Some(_)))
+        });
+        let all_stand = futures::future::join_all(heads).await.into_iter().all(|stands| stands);
+        all_stand.then_some(Reusable { commit: published.commit, children })
+    }
+
+    async fn solve(
+        &self,
+        job: &RefBuild,
+        plan: &BuildPlan,
+        image: &ImagePlan,
+        events: &EventSink,
+    ) -> Result<Vec<Vec<Child>>, Failure> {
+        let mut pushed: Vec<(Digest, Option<Platform>)> = Vec::new();
+        for spec in &image.solves {
+            let opened = self.open_context(job, &plan.commit, spec).await?;
+            let insecure = self.settings.plain_http.iter().any(|host| host == image.name.host());
+            let parts = self.builders.solve(spec, &image.name, insecure, &opened.dirs, events).await;
+            self.keep_ledger(opened.ledger, &opened.key).await;
+            pushed.extend(parts?.into_iter().map(|part| {
+                let only = match part.platforms.as_slice() {
+                    [only] => Some(only.clone()),
+                    _ => None,
+                };
+                (part.digest, only)
+            }));
+        }
+        assemble::fetch(&self.registry, &image.name, &pushed).await.map_err(|e| from_report(Report::from(e)))
+    }
+
+    /// Lets the next build of the same tree and settings take these images. Forgetting costs a solve, not a push.
+    async fn remember(&self, plan: &BuildPlan, image: &ImagePlan, children: &[Vec<Child>]) {
+        let Some(fingerprint) = fingerprint(image) else { return };
+        let flat: Vec<&Child> = children.iter().flatten().collect();
+        let Ok(children_json) = serde_json::to_string(&flat) else { return };
+        let published = Published { image: image.name.clone(), commit: plan.commit.clone(), children_json };
+        if let Err(error) = self.store.put_published(&fingerprint, &published).await {
+            tracing::warn!(%error, "this build's images are not remembered");
+        }
+    }
+
+    async fn assemble(
+        &self,
+        job: &RefBuild,
+        image: &ImagePlan,
+        children: Vec<Vec<Child>>,
+        events: &EventSink,
+    ) -> Result<Publication, assemble::AssembleError> {
+        let platforms: Vec<Platform> = image.solves.iter().flat_map(|s| s.platforms.clone()).collect();
+        let index = assemble::index(&platforms, children, &image.annotations)?;
+        let digest = assemble::push(&self.registry, &image.name, &index, &self.failpoints).await?;
+        events.emit(BuildEvent::Assembled { image: image.name.clone(), digest: digest.clone(), platforms });
+        Ok(Publication {
+            build: job.build.clone(),
+            image: image.name.clone(),
+            index: digest,
+            media_type: index.media_type,
+            index_bytes: index.bytes,
+            tags: image.tags.clone(),
+            unshared: image.unshared,
+        })
+    }
+}
+
+/// What decides the images' content, where they have one solve and a tree with an id.
+fn fingerprint(image: &ImagePlan) -> Option<Digest> {
+    match image.solves.as_slice() {
+        [only] => only.fingerprint(&image.name),
+        _ => None,
+    }
+}
+
+fn plan_commit(job: &RefBuild, settings: &Settings, events: &EventSink) -> Result<BuildPlan, Failure> {
+    let push = &job.push;
+    let tree = CommitTree::open_ref_target(&job.repository, &job.update.new)
+        .map_err(|e| from_report(Report::from(e)))?;
+    let commit = tree.commit_info();
+    events.emit(BuildEvent::Received {
+        reference: job.update.name.clone(),
+        commit: commit.sha.clone(),
+        subject: plain_line(&commit.subject),
+        user: push.user.to_string(),
+    });
+    let config = BuildConfig::read(&tree).map_err(|e| from_report(Report::from(e)))?;
+    let detected = detect::detect(&tree, &push.app.settings, config.as_ref())
+        .map_err(|e| from_report(Report::from(e)))?;
+    events.emit(BuildEvent::Detected { kind: detected.kind, evidence: plain_line(&detected.evidence) });
+    let image =
+        push.app.image(Some(&settings.image_prefix)).ok_or_else(|| internal("the app has no image name"))?;
+    let plan = plan::plan(&PlanInput {
+        tree: &tree,
+        detected: &detected,
+        config: config.as_ref(),
+        app: &push.app.name,
+        app_id: &push.app.id,
+        settings: &push.app.settings,
+        image: &image,
+        commit: CommitFacts { sha: commit.sha.clone(), committed_at_s: commit.committer_time_s },
+        reference: Some(&job.update.name),
+        options: &push.options,
+        frontends: &settings.frontends,
+        source_url: None,
+        try_id: job.build.short(),
+    })
+    .map_err(|e| from_report(Report::from(e)))?;
+    for note in &plan.notes {
+        events.emit(BuildEvent::Note { text: plain_line(note) });
+    }
+    if let [image] = plan.images.as_slice() {
+        events.emit(BuildEvent::Planned {
+            image: image.name.clone(),
+            platforms: image.solves.iter().flat_map(|s| s.platforms.clone()).collect(),
+            tags: image.tags.clone(),
+        });
+    }
+    Ok(plan)
+}
+
+/// Runs what reads files or git objects off the async threads.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(internal(format!("a stage ended unexpectedly: {error}"))))
+}

@@ -9,6 +9,7 @@ mod failure;
 mod pool;
 mod progress;
 
+pub use crate::buildkit::session::filesync::DirSource;
 pub use assign::{Capacity, Unserved, assign};
 pub use auth::RegistryAuth;
 pub use failure::{FailedSolve, shorten};

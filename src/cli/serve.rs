@@ -3,8 +3,20 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::telemetry;
 use crate::config::{self, Config, Environment, Layer};
 use crate::error::Report;
+
+mod host;
+mod house;
+mod lock;
+mod ready;
+mod wiring;
+
+use house::Surroundings;
 
 /// What is given by no flag comes from LEMNOS_… variables, then lemnos.toml, then defaults: `lemnos config` shows all.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -69,8 +81,33 @@ impl Args {
     }
 }
 
-pub fn run(_args: Args) -> Result<ExitCode, Report> {
-    Err(Report::internal("`lemnos serve` is not built in this commit"))
+pub fn run(args: Args) -> Result<ExitCode, Report> {
+    let environment = Environment::of_process();
+    let config = args.resolve(&environment)?;
+    telemetry::start(&environment)?;
+    let around = Surroundings::of_process(&environment)?;
+    super::block_on(async {
+        let stop = signals()?;
+        house::serve(config, around, stop).await
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Cancelled by the first SIGTERM or SIGINT.
+fn signals() -> Result<CancellationToken, Report> {
+    let failed = |e: std::io::Error| Report::internal(format!("waiting for signals: {e}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: no new pushes, running ones finish"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: no new pushes, running ones finish"),
+        }
+        stopping.cancel();
+    });
+    Ok(stop)
 }
 
 #[cfg(test)]

@@ -133,7 +133,9 @@ impl TextRenderer {
     }
 
     fn step_started(&mut self, step: u32, name: &str, platform: Option<&Platform>) -> Vec<String> {
-        let internal = name.starts_with("[internal]") || name.starts_with("[auth]");
+        // `[internal]`, or `[linux/amd64 internal]` where the solve has several platforms
+        let tag = name.strip_prefix('[').and_then(|rest| rest.split_once(']')).map_or("", |(tag, _)| tag);
+        let internal = tag == "auth" || tag.rsplit(' ').next() == Some("internal");
         // BuildKit writes the platform into the names of multi-platform solves itself
         let name = match platform {
             Some(p) if !name.contains(&p.to_string()) => format!("[{p}] {name}"),
@@ -342,7 +344,7 @@ mod tests {
                     0,
                     BuildEvent::StepStarted {
                         step: 1,
-                        name: "[internal] load metadata".into(),
+                        name: "[linux/amd64 internal] load metadata".into(),
                         platform: None,
                     },
                 ),
@@ -350,7 +352,7 @@ mod tests {
             ])
         };
         assert_eq!(step(1_999), "");
-        assert_eq!(step(2_000), "#1 [internal] load metadata\n#1 DONE 2.0s");
+        assert_eq!(step(2_000), "#1 [linux/amd64 internal] load metadata\n#1 DONE 2.0s");
     }
 
     #[test]

@@ -55,6 +55,8 @@ pub struct ContextDirs {
     /// Counts what was sent of them, and names what was sent without its content.
     pub transfers: Arc<TransferStats>,
     pub auth: Option<Arc<dyn AuthProvider>>,
+    /// Lines of a failing step that are kept for its failure.
+    pub log_tail_lines: usize,
 }
 
 /// What one solve pushed by digest.
@@ -119,7 +121,8 @@ impl Pool {
             }
             let only = (platforms.len() == 1).then(|| platforms.first().cloned()).flatten();
             let translator =
-                Translator::new(events.clone(), numbers.clone(), spec.dockerfile_path.clone(), only);
+                Translator::new(events.clone(), numbers.clone(), spec.dockerfile_path.clone(), only)
+                    .with_tail(context.log_tail_lines);
             let request = request(spec, &platforms, image, insecure, context);
             Some(builder.solve(request, platforms, translator, spec))
         });
@@ -189,7 +192,7 @@ fn request(
         attrs.insert("registry.insecure".to_owned(), "true".to_owned());
     }
     SolveRequest {
-        frontend: if spec.frontend_image.is_some() { "gateway.v0".to_owned() } else { spec.frontend.clone() },
+        frontend: spec.frontend.clone(),
         frontend_attrs: dockerfile_attrs(spec, platforms),
         exporters: vec![Exporter { kind: "image".to_owned(), attrs }],
         session: Session {

@@ -19,8 +19,8 @@ const LINE_BYTES: usize = 16 << 10;
 const TRANSFER_BYTES: i64 = 100_000;
 const NAME_CHARS: usize = 200;
 
-/// Lines kept for a failing step's tail.
-pub const TAIL_LINES: usize = 20;
+/// Lines kept for a failing step's tail, unless told otherwise.
+const TAIL_LINES: usize = 20;
 
 pub struct Translator {
     events: EventSink,
@@ -32,6 +32,7 @@ pub struct Translator {
     dockerfile_path: String,
     /// The only platform of the solve: BuildKit names platforms in multi-platform solves only.
     only: Option<Platform>,
+    tail_lines: usize,
 }
 
 #[derive(Default)]
@@ -59,7 +60,15 @@ impl Translator {
             transferred: HashSet::new(),
             dockerfile_path,
             only,
+            tail_lines: TAIL_LINES,
         }
+    }
+
+    /// Keeps so many lines of each step.
+    #[must_use]
+    pub fn with_tail(mut self, lines: usize) -> Self {
+        self.tail_lines = lines;
+        self
     }
 
     pub fn take(&mut self, event: SolveEvent) {
@@ -117,11 +126,11 @@ impl Translator {
         let Some(step) = self.steps.get_mut(&log.vertex).filter(|s| s.started) else { return };
         for &byte in &log.data {
             if byte == b'\n' {
-                step.end_line(&self.events);
+                step.end_line(&self.events, self.tail_lines);
             } else {
                 step.partial.push(byte);
                 if step.partial.len() >= LINE_BYTES {
-                    step.end_line(&self.events);
+                    step.end_line(&self.events, self.tail_lines);
                 }
             }
         }
@@ -130,7 +139,7 @@ impl Translator {
     /// Output that ended without a line end.
     fn flush(&mut self, digest: &str) {
         if let Some(step) = self.steps.get_mut(digest).filter(|s| !s.partial.is_empty()) {
-            step.end_line(&self.events);
+            step.end_line(&self.events, self.tail_lines);
         }
     }
 
@@ -171,13 +180,13 @@ impl Translator {
 }
 
 impl Step {
-    fn end_line(&mut self, events: &EventSink) {
+    fn end_line(&mut self, events: &EventSink, tail_lines: usize) {
         let bytes = std::mem::take(&mut self.partial);
         let line = plain_line(&String::from_utf8_lossy(&bytes));
-        if self.tail.len() == TAIL_LINES {
+        self.tail.push_back(line.clone());
+        while self.tail.len() > tail_lines {
             self.tail.pop_front();
         }
-        self.tail.push_back(line.clone());
         events.emit(BuildEvent::StepLog { step: self.number, line });
     }
 }

@@ -1,3 +1,5 @@
+//! Contexts over real repositories: times, listings, what is refused.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

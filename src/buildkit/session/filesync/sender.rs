@@ -237,7 +237,7 @@ impl Answers {
                     };
                     heard = Instant::now();
                     if self.take(&received, announced)? {
-                        return Ok(());
+                        return self.finish_readers().await;
                     }
                 }
                 Some(read) = self.readers.join_next(), if !self.readers.is_empty() => {
@@ -254,6 +254,14 @@ impl Answers {
         }
     }
 
+    /// The receiver has all it asked for: what still runs has put its last packet, or finds out that nobody takes it.
+    async fn finish_readers(&mut self) -> Result<(), Status> {
+        while let Some(read) = self.readers.join_next().await {
+            read.map_err(|_| Status::internal("reading a file broke off"))??;
+        }
+        Ok(())
+    }
+
     /// Whether it was the FIN.
     fn take(&mut self, received: &Packet, announced: &Announced) -> Result<bool, Status> {
         match PacketType::try_from(received.r#type) {
@@ -263,8 +271,8 @@ impl Answers {
                 Ok(false)
             }
             Ok(PacketType::PacketFin) => {
-                let unsent = self.waiting.len() + self.readers.len();
-                if unsent > 0 || !announced.all.load(Ordering::Acquire) {
+                // a reader whose last packet was taken may not have ended yet; requests that nobody began are another matter
+                if !self.waiting.is_empty() || !announced.all.load(Ordering::Acquire) {
                     return Err(Status::invalid_argument("FIN before everything was sent"));
                 }
                 Ok(true)

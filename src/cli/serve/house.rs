@@ -1,0 +1,260 @@
+//! The composition root: opens the store, brings up the engines, wires the stages, opens the doors, and closes all again
+//! in the opposite order.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::host::Host;
+use super::lock::DataLock;
+use super::ready::{self, Ready};
+use super::wiring;
+use crate::config::{Config, Environment};
+use crate::engine::{self, Supervised};
+use crate::error::{Kind, Report};
+use crate::failpoint::Failpoints;
+use crate::http;
+use crate::jobs::Pushes;
+use crate::model::{ImagePrefix, Platform};
+use crate::pipeline::{Pipeline, Settings};
+use crate::receive::{Receiver, Repositories};
+use crate::registry::Registry;
+use crate::solve::{BuilderConfig, Pool};
+use crate::ssh;
+use crate::store::{Store, now_ms};
+use crate::tag::{Tagger, TaggerConfig, clear_stale_locks};
+
+/// Where programs are when the environment does not say.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// What reaches the engines of the environment.
+const PASSED_ON: [&str; 8] = [
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+];
+
+/// What the process knows of its surroundings, read once by `cli`.
+pub struct Surroundings {
+    /// This very program.
+    pub lemnos: PathBuf,
+    pub git: PathBuf,
+    pub path: OsString,
+    /// Proxies and certificate files that engines need.
+    pub environment: Vec<(OsString, OsString)>,
+    pub failpoints: Failpoints,
+    /// For sockets, when the data directory's path is too long for one.
+    pub temp_dir: PathBuf,
+}
+
+impl Surroundings {
+    pub fn of_process(environment: &Environment) -> Result<Self, Report> {
+        let lemnos = std::env::current_exe()
+            .map_err(|e| Report::internal(format!("finding this program's own path: {e}")))?;
+        let path = environment.get("PATH").unwrap_or(DEFAULT_PATH);
+        let git = std::env::split_paths(path).map(|dir| dir.join("git")).find(|git| git.is_file());
+        let git = git.and_then(|git| std::path::absolute(git).ok()).ok_or_else(|| {
+            Report::new(Kind::NotFound, "there is no git on PATH")
+                .hint("install the package git (2.38 or newer)")
+        })?;
+        let failpoints = match environment.get("LEMNOS_FAILPOINT") {
+            Some(setting) => Failpoints::parse(setting).map_err(|e| Report::user(e.to_string()))?,
+            None => Failpoints::default(),
+        };
+        let passed =
+            PASSED_ON.iter().filter_map(|name| Some(((*name).into(), environment.get(name)?.into())));
+        Ok(Self {
+            lemnos,
+            git,
+            path: path.into(),
+            environment: passed.collect(),
+            failpoints,
+            temp_dir: environment.get("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from),
+        })
+    }
+}
+
+/// The engines in use, and those of them that are this server's own.
+struct Engines {
+    prefix: ImagePrefix,
+    builders: Vec<BuilderConfig>,
+    own: Vec<Supervised>,
+}
+
+impl Engines {
+    async fn up(config: &Config, around: &Surroundings, runtime_dir: &Path) -> Result<Self, Report> {
+        let settings = wiring::engines(config, around, runtime_dir);
+        let mut own = Vec::new();
+        let prefix = match &config.registry {
+            Some(prefix) => prefix.clone(),
+            None => {
+                let registry = engine::start_registry(&settings).await?;
+                // `localhost` is what people type, and what every builder on this machine takes for plain http
+                let port = registry.address.rsplit(':').next().unwrap_or_default().to_owned();
+                own.push(registry);
+                format!("localhost:{port}").parse()?
+            }
+        };
+        let mut builders = wiring::builders(config);
+        if builders.is_empty() {
+            match engine::start_buildkitd(&settings, Some(prefix.host())).await {
+                Ok(buildkitd) => {
+                    let started = wiring::own_builder(&buildkitd.address);
+                    own.push(buildkitd);
+                    builders.push(started?);
+                }
+                Err(error) => {
+                    stop_all(own).await;
+                    return Err(error.into());
+                }
+            }
+        }
+        let addresses: Vec<String> = builders.iter().map(|b| b.endpoint.address.to_string()).collect();
+        if let Err(error) = engine::check_reachability(addresses.iter().map(String::as_str), prefix.as_str())
+        {
+            stop_all(own).await;
+            return Err(error.into());
+        }
+        Ok(Self { prefix, builders, own })
+    }
+}
+
+async fn stop_all(own: Vec<Supervised>) {
+    // the builder before the registry it pushes to
+    for engine in own.into_iter().rev() {
+        engine.stop().await;
+    }
+}
+
+/// Serves until `stop`, then takes nothing new and lets running pushes finish.
+pub async fn serve(config: Config, around: Surroundings, stop: CancellationToken) -> Result<(), Report> {
+    let _lock = DataLock::take(&config.data_dir)?;
+    ready::clear(&config.data_dir)?;
+    let runtime_dir = wiring::runtime_dir(&config.data_dir, &around.temp_dir)?;
+    let store = Store::open(&config.data_dir).await?;
+    for build in store.interrupt_running(now_ms()).await? {
+        tracing::warn!(build = %build.id, app = %build.app, reference = %build.reference, "this build was interrupted");
+    }
+    let engines = Engines::up(&config, &around, &runtime_dir).await?;
+    let served = doors(&config, &around, &store, &runtime_dir, &engines, stop).await;
+    stop_all(engines.own).await;
+    store.close().await;
+    served
+}
+
+async fn doors(
+    config: &Config,
+    around: &Surroundings,
+    store: &Store,
+    runtime_dir: &Path,
+    engines: &Engines,
+    stop: CancellationToken,
+) -> Result<(), Report> {
+    let registry = Registry::new(wiring::registry(config))?;
+    let pool = Pool::new(engines.builders.clone());
+    look_at_builders(&pool).await;
+    let repositories = Repositories::new(config.data_dir.join("repositories"));
+    let tagger = Tagger::new(store.clone(), registry.clone(), wiring::tagger(around));
+    let repository_of = {
+        let repositories = repositories.clone();
+        move |app_id: &str| repositories.path(app_id)
+    };
+    clear_locks(&repositories, &wiring::tagger(around)).await;
+    for recovered in tagger.recover(&repository_of).await? {
+        tracing::warn!(?recovered, "a push that was at its commit point is settled");
+    }
+    let pipeline = Pipeline {
+        store: store.clone(),
+        registry,
+        builders: pool,
+        settings: Settings {
+            image_prefix: engines.prefix.clone(),
+            frontends: config.frontends.clone(),
+            plain_http: config.plain_http_hosts.clone(),
+            git: around.git.clone(),
+            log_tail_lines: usize::try_from(config.log_tail_lines).unwrap_or(usize::MAX),
+        },
+        failpoints: around.failpoints.clone(),
+    };
+    let pushes = Pushes::new(store.clone(), pipeline, tagger.clone(), wiring::capacity(config));
+    let receive = wiring::receive(config, around, repositories.clone(), runtime_dir);
+    let receiver = Arc::new(Receiver::new(receive, Arc::new(pushes.clone()))?);
+
+    let ssh = ssh::listen(config.ssh).await?;
+    let http = listen(config.http).await?;
+    let http_address = http.local_addr().map_err(|e| Report::internal(format!("the HTTP listener: {e}")))?;
+    let host_keys = ssh::host_keys(&config.data_dir.join("ssh"))?;
+    let ready = Ready {
+        ssh: ssh.local_addr().to_string(),
+        http: http_address.to_string(),
+        registry: engines.prefix.to_string(),
+        builders: engines.builders.iter().map(|b| b.endpoint.address.to_string()).collect(),
+        pid: std::process::id(),
+    };
+    tracing::info!(ssh = %ready.ssh, http = %ready.http, registry = %ready.registry, builders = ?ready.builders, "ready");
+    let ready = ready.write(&config.data_dir)?;
+
+    let completing = tokio::spawn(async move { tagger.keep_completing(repository_of).await });
+    let host = Arc::new(Host { store: store.clone(), receiver });
+    let closing = stop.clone();
+    let (ssh, http) = tokio::join!(
+        async {
+            let ended = ssh.run(wiring::ssh(config), host_keys, host, closing.clone()).await;
+            // a door that fails closes the house: half a server helps nobody
+            closing.cancel();
+            ended
+        },
+        http::serve(http, store.clone(), stop.clone()),
+    );
+    drop(ready);
+    pushes.drain().await;
+    completing.abort();
+    ssh?;
+    http.map_err(|e| Report::internal(format!("the HTTP door: {e}")))
+}
+
+/// git children of a server that was killed may have left lock files: with this server's start they are nobody's.
+async fn clear_locks(repositories: &Repositories, tagger: &TaggerConfig) {
+    let Ok(entries) = std::fs::read_dir(repositories.root()) else { return };
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()) {
+        match clear_stale_locks(&path, tagger.lock_grace).await {
+            Ok(cleared) if cleared.is_empty() => {}
+            Ok(cleared) => tracing::warn!(?cleared, "removed the lock files of an earlier server"),
+            Err(error) => tracing::warn!(path = %path.display(), %error, "looking for lock files"),
+        }
+    }
+}
+
+async fn listen(address: std::net::SocketAddr) -> Result<TcpListener, Report> {
+    TcpListener::bind(address).await.map_err(|e| {
+        Report::new(Kind::Conflict, format!("listening for HTTP on {address}: {e}"))
+            .hint("choose another address with --http ADDR:PORT; port 0 picks a free one")
+    })
+}
+
+/// Says at start what will be missing at the first push.
+async fn look_at_builders(pool: &Pool) {
+    let usual: Vec<Platform> = ["linux/amd64", "linux/arm64"].iter().filter_map(|p| p.parse().ok()).collect();
+    for (name, answer) in pool.probe().await {
+        match answer {
+            Err(error) => tracing::warn!(builder = %name, %error, "the builder does not answer yet"),
+            Ok(platforms) => {
+                let names: Vec<String> = platforms.iter().map(ToString::to_string).collect();
+                tracing::info!(builder = %name, platforms = names.join(" "), "builder");
+            }
+        }
+    }
+    for platform in engine::binfmt::missing(&usual) {
+        tracing::warn!(
+            %platform,
+            "this machine cannot run programs of this platform: install qemu-user-static, or add a native builder"
+        );
+    }
+}

@@ -1,0 +1,158 @@
+//! Settings as each module wants them: `Config` in, the module's own configuration out. No decisions beyond names.
+
+use std::path::{Path, PathBuf};
+
+use super::house::Surroundings;
+use crate::buildkit::{Address, Endpoint, Tls};
+use crate::config::{self, BuilderAddress, Config};
+use crate::engine::{self, EngineConfig};
+use crate::error::Report;
+use crate::jobs::Capacity;
+use crate::receive::{Limits, ReceiveConfig, Repositories};
+use crate::registry::RegistryConfig;
+use crate::solve::BuilderConfig;
+use crate::ssh;
+use crate::tag::TaggerConfig;
+
+/// Room for the longest socket name below it, within the 107 bytes of a unix socket's path.
+const RUNTIME_DIR_BYTES: usize = 70;
+
+/// Where sockets live: below the data directory, or, when that is too long a path, in a directory of its own.
+pub fn runtime_dir(data_dir: &Path, temp_dir: &Path) -> Result<PathBuf, Report> {
+    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+    let inside = data_dir.join("run");
+    let dir = if inside.as_os_str().len() <= RUNTIME_DIR_BYTES {
+        inside
+    } else {
+        let digest = crate::model::Digest::of(data_dir.as_os_str().as_encoded_bytes());
+        let short = digest.as_str().trim_start_matches("sha256:").get(..16).unwrap_or_default().to_owned();
+        temp_dir.join(format!("lemnos-{short}"))
+    };
+    let failed = |e: std::io::Error| Report::internal(format!("making {}: {e}", dir.display()));
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(failed)?;
+    let made = std::fs::symlink_metadata(&dir).map_err(failed)?;
+    // a directory of that name that somebody else made would see our sockets
+    if !made.is_dir() || made.uid() != rustix::process::geteuid().as_raw() || made.mode() & 0o077 != 0 {
+        return Err(Report::internal(format!("{} is not a private directory of this user", dir.display()))
+            .hint("remove it, or choose a shorter --data path"));
+    }
+    Ok(dir)
+}
+
+pub fn engines(config: &Config, around: &Surroundings, runtime_dir: &Path) -> EngineConfig {
+    EngineConfig {
+        buildkitd: config.buildkitd.clone(),
+        registry: config.registry_program.clone(),
+        registry_listen: config.registry_listen,
+        mirrors: config.mirrors.clone(),
+        network: match config.network {
+            config::Network::Isolated => engine::Network::Isolated,
+            config::Network::Host => engine::Network::Host,
+        },
+        cache_limit: config.build_cache_limit.clone(),
+        frontends: config.frontends.clone(),
+        environment: around.environment.clone(),
+        ..EngineConfig::new(
+            config.data_dir.clone(),
+            runtime_dir.to_owned(),
+            around.lemnos.clone(),
+            around.path.clone(),
+        )
+    }
+}
+
+pub fn builders(config: &Config) -> Vec<BuilderConfig> {
+    let one = |b: &crate::config::BuilderConfig| BuilderConfig {
+        name: b.name.clone(),
+        endpoint: Endpoint {
+            address: match &b.address {
+                BuilderAddress::Unix(path) => Address::Unix(path.clone()),
+                BuilderAddress::Tcp { host, port } => Address::Tcp { host: host.clone(), port: *port },
+            },
+            tls: b.tls.as_ref().map(|tls| Tls {
+                ca: tls.ca.clone(),
+                cert: tls.client.as_ref().map(|(cert, _)| cert.clone()),
+                key: tls.client.as_ref().map(|(_, key)| key.clone()),
+                server_name: tls.server_name.clone(),
+            }),
+        },
+        bound: b.platforms.clone(),
+    };
+    config.builders.iter().map(one).collect()
+}
+
+/// The buildkitd that this server started.
+pub fn own_builder(address: &str) -> Result<BuilderConfig, Report> {
+    let endpoint = Endpoint { address: address.parse::<Address>()?, tls: None };
+    Ok(BuilderConfig { name: "embedded".to_owned(), endpoint, bound: Vec::new() })
+}
+
+pub fn registry(config: &Config) -> RegistryConfig {
+    RegistryConfig {
+        plain_http: config.plain_http_hosts.clone(),
+        token_hosts: config.registry_token_hosts.clone(),
+        docker_config: config.docker_config.clone(),
+        ..RegistryConfig::default()
+    }
+}
+
+pub fn tagger(around: &Surroundings) -> TaggerConfig {
+    TaggerConfig { failpoints: around.failpoints.clone(), ..TaggerConfig::new(around.git.clone()) }
+}
+
+pub fn receive(
+    config: &Config,
+    around: &Surroundings,
+    repositories: Repositories,
+    runtime_dir: &Path,
+) -> ReceiveConfig {
+    let limits = &config.limits;
+    ReceiveConfig {
+        repositories,
+        runtime_dir: runtime_dir.to_owned(),
+        lemnos_exe: around.lemnos.clone(),
+        git: around.git.clone(),
+        limits: Limits {
+            max_input_bytes: limits.push_bytes,
+            max_blob_bytes: limits.blob_bytes,
+            max_new_bytes: limits.new_bytes,
+            max_new_objects: limits.new_objects,
+            max_tree_entries: limits.tree_entries,
+            max_tree_depth: u32::try_from(limits.tree_depth).unwrap_or(u32::MAX),
+            max_tree_bytes: limits.tree_bytes,
+            max_updates: usize::try_from(limits.refs_per_push).unwrap_or(usize::MAX),
+            stall_seconds: limits.stall.as_secs(),
+            transfer_seconds: limits.transfer.as_secs(),
+            ..Limits::default()
+        },
+    }
+}
+
+pub fn ssh(config: &Config) -> ssh::Config {
+    let limits = &config.ssh_limits;
+    let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    ssh::Config {
+        login_grace: limits.login_grace,
+        max_auth_tries: count(limits.auth_tries),
+        max_connections: count(limits.connections),
+        max_unauthenticated_per_source: count(limits.connections_per_source),
+        max_sessions_per_connection: count(limits.sessions_per_connection),
+        keepalive_interval: limits.keepalive,
+        keepalive_max: count(limits.keepalive_count),
+        idle: limits.idle,
+        output_stall: limits.output_stall,
+        drain: limits.drain,
+        ..ssh::Config::default()
+    }
+}
+
+pub fn capacity(config: &Config) -> Capacity {
+    let count = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+    Capacity {
+        concurrent_builds: count(config.concurrent_builds),
+        queued_builds: count(config.queued_builds),
+        keep_builds_per_app: config.keep_builds_per_app,
+        build: config.limits.build,
+        heartbeat: config.heartbeat,
+    }
+}

@@ -1,0 +1,68 @@
+//! The build context of one solve: the commit's own files, with the times that the ledger keeps.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Pipeline, RefBuild, blocking, from_report};
+use crate::error::Report;
+use crate::event::Failure;
+use crate::model::{Sha, SolveSpec};
+use crate::solve::context::{GitContext, Ledger, shared_key};
+use crate::solve::{ContextDirs, DirSource, RegistryAuth};
+use crate::store::now_ms;
+
+/// What a solve needs of its context, and what is to be kept of it.
+pub(super) struct Opened {
+    pub dirs: ContextDirs,
+    pub ledger: Ledger,
+    pub key: String,
+}
+
+impl Pipeline {
+    /// Opens the context and the Dockerfile's directory over the commit's objects.
+    pub(super) async fn open_context(
+        &self,
+        job: &RefBuild,
+        commit: &Sha,
+        spec: &SolveSpec,
+    ) -> Result<Opened, Failure> {
+        let key = shared_key(&job.push.app.id, job.update.name.as_str(), &spec.context_path);
+        let stored = self.store.ledger(&key).await.map_err(|e| from_report(Report::from(e)))?;
+        let (repository, commit, spec) = (job.repository.clone(), commit.clone(), spec.clone());
+        let git = self.settings.git.clone();
+        let now_s = now_ms().div_euclid(1000);
+        let (dirs, ledger) = blocking(move || {
+            let mut ledger = Ledger::load(stored.as_deref());
+            let context = GitContext::open(&repository, &commit, &spec.context_path, &mut ledger, now_s)
+                .map_err(|e| from_report(Report::from(e)))?
+                .streaming_with(git);
+            let beside = spec.dockerfile_path.rsplit_once('/').map_or("", |(dir, _)| dir);
+            let dockerfile = context.at(beside).map_err(|e| from_report(Report::from(e)))?;
+            let dirs = BTreeMap::from([
+                ("context".to_owned(), Arc::new(context) as Arc<dyn DirSource>),
+                ("dockerfile".to_owned(), Arc::new(dockerfile)),
+            ]);
+            Ok((dirs, ledger))
+        })
+        .await?;
+        let auth = RegistryAuth::new(self.registry.credentials().clone(), self.settings.plain_http.clone());
+        let dirs = ContextDirs {
+            shared_key: key.clone(),
+            dirs,
+            transfers: Arc::default(),
+            auth: Some(Arc::new(auth)),
+            log_tail_lines: self.settings.log_tail_lines,
+        };
+        Ok(Opened { dirs, ledger, key })
+    }
+
+    /// Keeps the times that the builders now know. Whether the build went well does not matter: they were sent.
+    pub(super) async fn keep_ledger(&self, mut ledger: Ledger, key: &str) {
+        let now = now_ms();
+        ledger.finished(now.div_euclid(1000));
+        if let Err(error) = self.store.put_ledger(key, &ledger.to_bytes(), now).await {
+            // the next build sends more than it must, and never less
+            tracing::warn!(%error, "the context's file times are not kept");
+        }
+    }
+}
