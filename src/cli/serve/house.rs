@@ -59,8 +59,7 @@ impl Surroundings {
         let lemnos = std::env::current_exe()
             .map_err(|e| Report::internal(format!("finding this program's own path: {e}")))?;
         let path = environment.get("PATH").unwrap_or(DEFAULT_PATH);
-        let git = std::env::split_paths(path).map(|dir| dir.join("git")).find(|git| git.is_file());
-        let git = git.and_then(|git| std::path::absolute(git).ok()).ok_or_else(|| {
+        let git = find_git(environment).ok_or_else(|| {
             Report::new(Kind::NotFound, "there is no git on PATH")
                 .hint("install the package git (2.38 or newer)")
         })?;
@@ -79,6 +78,13 @@ impl Surroundings {
             temp_dir: environment.get("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from),
         })
     }
+}
+
+/// The git on PATH, by its absolute path.
+pub fn find_git(environment: &Environment) -> Option<PathBuf> {
+    let path = environment.get("PATH").unwrap_or(DEFAULT_PATH);
+    let git = std::env::split_paths(path).map(|dir| dir.join("git")).find(|git| git.is_file())?;
+    std::path::absolute(git).ok()
 }
 
 /// The engines in use, and those of them that are this server's own.
@@ -202,7 +208,7 @@ async fn doors(
     let ready = ready.write(&config.data_dir)?;
 
     let completing = tokio::spawn(async move { tagger.keep_completing(repository_of).await });
-    let host = Arc::new(Host { store: store.clone(), receiver });
+    let host = Arc::new(Host { store: store.clone(), receiver: receiver.clone() });
     let closing = stop.clone();
     let (ssh, http) = tokio::join!(
         async {
@@ -214,6 +220,7 @@ async fn doors(
         http::serve(http, store.clone(), stop.clone()),
     );
     drop(ready);
+    receiver.finish().await;
     pushes.drain().await;
     completing.abort();
     ssh?;

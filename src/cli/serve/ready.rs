@@ -8,7 +8,7 @@ use crate::error::Report;
 pub const FILE_NAME: &str = "lemnos.json";
 
 /// What is in use.
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub struct Ready {
     /// `127.0.0.1:40022`
     pub ssh: String,
@@ -42,6 +42,18 @@ impl Drop for ReadyFile {
         if let Err(error) = std::fs::remove_file(&self.0) {
             tracing::warn!(path = %self.0.display(), %error, "the file that says the server is ready stays");
         }
+    }
+}
+
+/// The builders of the server that runs on the data directory; none where no server does.
+pub fn running_builders(data_dir: &Path) -> Result<Vec<String>, Report> {
+    let path = data_dir.join(FILE_NAME);
+    match std::fs::read(&path) {
+        Ok(json) => serde_json::from_slice::<Ready>(&json)
+            .map(|ready| ready.builders)
+            .map_err(|e| Report::internal(format!("reading {}: {e}", path.display()))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(Report::internal(format!("reading {}: {e}", path.display()))),
     }
 }
 
