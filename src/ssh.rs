@@ -14,6 +14,7 @@ mod listener;
 mod session;
 mod streams;
 mod transport;
+mod window;
 
 use std::io;
 use std::net::SocketAddr;
@@ -54,7 +55,7 @@ pub struct Config {
     pub output_stall: Duration,
     /// At shutdown, how long sessions may take to end.
     pub drain: Duration,
-    /// Channel window offered to clients, in bytes: what may be under way on a long line.
+    /// The largest channel window offered to clients, in bytes: what may be under way on a long line.
     pub window_bytes: u32,
     /// The largest packet that clients may send, in bytes.
     pub max_packet_bytes: u32,

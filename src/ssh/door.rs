@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use russh::keys::{Algorithm, PublicKey};
 use russh::server::{
@@ -18,6 +19,7 @@ use super::attempts::{self, Attempts, Useless};
 use super::command;
 use super::listener::House;
 use super::session::{Caller, Waiting};
+use super::window::Window;
 use super::{Error, Identity, transport};
 use crate::model::Fingerprint;
 
@@ -37,6 +39,7 @@ pub(super) struct Door {
     who: Option<Identity>,
     logged_in: Option<oneshot::Sender<()>>,
     sessions: watch::Sender<usize>,
+    window: Window,
     waiting: HashMap<ChannelId, Waiting>,
     channels: usize,
 }
@@ -50,6 +53,7 @@ impl Door {
         sessions: watch::Sender<usize>,
     ) -> Self {
         Self {
+            window: Window::new(house.config.window_bytes),
             house,
             peer,
             cut,
@@ -129,11 +133,13 @@ impl Handler for Door {
     type Error = Error;
 
     async fn auth_none(&mut self, user: &str) -> Result<Auth, Error> {
+        self.window.exchange(Instant::now());
         self.attempts.by(user);
         Ok(Auth::reject())
     }
 
     async fn auth_publickey_offered(&mut self, user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Error> {
+        self.window.exchange(Instant::now());
         self.attempts.by(user);
         if self.out_of_attempts() {
             return Err(Error::TooManyAttempts);
@@ -184,6 +190,7 @@ impl Handler for Door {
     }
 
     async fn auth_succeeded(&mut self, _: &mut Session) -> Result<(), Error> {
+        self.window.exchange(Instant::now());
         if let Some(logged_in) = self.logged_in.take() {
             // Nobody listens when the connection is being cut; then there is nothing to tell.
             let _ = logged_in.send(());
@@ -197,6 +204,7 @@ impl Handler for Door {
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Error> {
+        self.window.exchange(Instant::now());
         self.channels += 1;
         let open = *self.sessions.borrow();
         if open >= self.house.config.max_sessions_per_connection || self.channels > MAX_CHANNELS {
@@ -236,6 +244,10 @@ impl Handler for Door {
         Ok(false)
     }
 
+    fn adjust_window(&mut self, _: ChannelId, current: u32) -> u32 {
+        self.window.refill(Instant::now(), current)
+    }
+
     async fn channel_close(&mut self, channel: ChannelId, _: &mut Session) -> Result<(), Error> {
         self.waiting.remove(&channel);
         Ok(())
@@ -265,6 +277,7 @@ impl Handler for Door {
         line: &[u8],
         session: &mut Session,
     ) -> Result<(), Error> {
+        self.window.exchange(Instant::now());
         self.ask(channel, line, session)
     }
 

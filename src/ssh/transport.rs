@@ -11,6 +11,7 @@ use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PrivateKey};
 use russh::{MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac, server};
 
 use super::Config;
+use super::window::Window;
 
 const KEX: &[kex::Name] = &[
     kex::MLKEM768X25519_SHA256,
@@ -62,7 +63,7 @@ pub(super) fn russh_config(config: &Config, keys: Vec<PrivateKey>) -> server::Co
         auth_rejection_time: REFUSAL_PACE,
         auth_rejection_time_initial: Some(Duration::ZERO),
         keys,
-        window_size: config.window_bytes,
+        window_size: Window::initial(config.window_bytes),
         maximum_packet_size: config.max_packet_bytes,
         channel_buffer_size: 64,
         event_buffer_size: 64,
