@@ -1,1 +1,301 @@
-//! (see docs/ARCHITECTURE.md)
+//! What people administer: keys, apps, grants, builds. One implementation for the command line, the SSH verbs and HTTP.
+//!
+//! A request is parsed text; `execute` does it on the store and answers with data, never with words for a terminal.
+//! Whoever may send a request here may do all of it: doors check that first. Must not know a door or render anything.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Kind, Report};
+use crate::event::Recorded;
+use crate::model::{
+    App, AppName, AppSettings, Build, BuildId, Fingerprint, ImageName, ImagePrefix, UserKey, UserName,
+};
+use crate::store::{BuildFilter, Store, StoreError};
+
+mod follow;
+mod keys;
+pub mod lock;
+pub mod ready;
+pub mod settings;
+pub mod socket;
+
+pub use follow::Follow;
+pub use lock::DataLock;
+pub use ready::{Ready, ReadyFile};
+
+/// One operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Request {
+    /// `text` is in the format of authorized_keys, without options.
+    AddKeys {
+        user: UserName,
+        text: String,
+    },
+    ListKeys {
+        user: Option<UserName>,
+    },
+    RemoveKey {
+        fingerprint: Fingerprint,
+    },
+    CreateApp {
+        app: AppName,
+    },
+    ListApps,
+    ShowApp {
+        app: AppName,
+    },
+    DestroyApp {
+        app: AppName,
+    },
+    Grant {
+        app: AppName,
+        user: UserName,
+    },
+    Revoke {
+        app: AppName,
+        user: UserName,
+    },
+    /// Settings as `KEY=VALUE` pairs, in order; an empty value resets.
+    SetApp {
+        app: AppName,
+        changes: Vec<(String, String)>,
+    },
+    /// `limit` 0 is the default; `before` is a whole id or part of one.
+    ListBuilds {
+        app: Option<AppName>,
+        limit: u32,
+        before: Option<String>,
+    },
+    /// `build` is an id or its last digits.
+    ShowBuild {
+        build: String,
+    },
+    /// Events from `from_seq` on, at most `limit`.
+    BuildEvents {
+        build: String,
+        from_seq: u64,
+        limit: u32,
+    },
+}
+
+impl Request {
+    /// Whether it changes anything.
+    pub fn writes(&self) -> bool {
+        match self {
+            Self::AddKeys { .. }
+            | Self::RemoveKey { .. }
+            | Self::CreateApp { .. }
+            | Self::DestroyApp { .. }
+            | Self::Grant { .. }
+            | Self::Revoke { .. }
+            | Self::SetApp { .. } => true,
+            Self::ListKeys { .. }
+            | Self::ListApps
+            | Self::ShowApp { .. }
+            | Self::ListBuilds { .. }
+            | Self::ShowBuild { .. }
+            | Self::BuildEvents { .. } => false,
+        }
+    }
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "did", content = "with", rename_all = "snake_case")]
+pub enum Response {
+    /// Each key, and whether it is new.
+    KeysAdded(Vec<(UserKey, bool)>),
+    Keys(Vec<UserKey>),
+    KeyRemoved {
+        key: UserKey,
+        /// How many keys the user still has.
+        left: usize,
+    },
+    App(AppView),
+    Apps(Vec<AppView>),
+    AppDestroyed(AppView),
+    /// False: it stood so already.
+    Granted {
+        changed: bool,
+    },
+    Revoked,
+    Builds(Vec<Build>),
+    Build(Build),
+    Events {
+        build: Build,
+        events: Vec<Recorded>,
+    },
+}
+
+/// An app with what belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppView {
+    pub name: AppName,
+    /// Names the repository's directory.
+    pub id: String,
+    /// The image name in effect; none while the registry is not known.
+    pub image: Option<ImageName>,
+    /// Who may push, by name.
+    pub users: Vec<UserName>,
+    pub settings: AppSettings,
+    /// Unix milliseconds.
+    pub created_at_ms: i64,
+}
+
+/// The repositories on disk, as far as apps come and go. Called on a thread that may block.
+pub trait Repositories: Send + Sync {
+    /// Makes the app's repository; fine where it stands already.
+    fn create(&self, app_id: &str) -> Result<(), Report>;
+    /// Removes it; fine where there is none.
+    fn remove(&self, app_id: &str) -> Result<(), Report>;
+    /// What a clone checks out.
+    fn set_head(&self, app_id: &str, branch: &str) -> Result<(), Report>;
+}
+
+/// What operations need besides the store.
+#[derive(Clone)]
+pub struct Context {
+    /// Where apps without an image name of their own go.
+    pub prefix: Option<ImagePrefix>,
+    pub repositories: Arc<dyn Repositories>,
+    /// Whether builds may be running: true in the server only.
+    pub serving: bool,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context")
+            .field("prefix", &self.prefix)
+            .field("serving", &self.serving)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The most events of one answer; a log is read in pages.
+pub const EVENTS_LIMIT: u32 = 1_000;
+
+/// Does it.
+pub async fn execute(store: &Store, context: &Context, request: Request) -> Result<Response, Report> {
+    Ok(match request {
+        Request::AddKeys { user, text } => {
+            let keys = keys::parse(&user, &text, crate::store::now_ms())?;
+            let new = store.add_keys(&keys).await?;
+            Response::KeysAdded(keys.into_iter().zip(new).collect())
+        }
+        Request::ListKeys { user } => Response::Keys(store.keys(user.as_ref()).await?),
+        Request::RemoveKey { fingerprint } => {
+            let key = store.remove_key(&fingerprint).await?;
+            let left = store.keys(Some(&key.user)).await?.len();
+            Response::KeyRemoved { key, left }
+        }
+        Request::CreateApp { app } => Response::App(create_app(store, context, &app).await?),
+        Request::ListApps => {
+            let mut views = Vec::new();
+            for app in store.apps().await? {
+                views.push(view(store, context, app).await?);
+            }
+            Response::Apps(views)
+        }
+        Request::ShowApp { app } => {
+            let app = store.app(&app).await?.ok_or(StoreError::NoApp(app))?;
+            Response::App(view(store, context, app).await?)
+        }
+        Request::DestroyApp { app } => Response::AppDestroyed(destroy_app(store, context, &app).await?),
+        Request::Grant { app, user } => Response::Granted { changed: store.grant(&app, &user).await? },
+        Request::Revoke { app, user } => {
+            store.revoke(&app, &user).await?;
+            Response::Revoked
+        }
+        Request::SetApp { app, changes } => Response::App(set_app(store, context, &app, &changes).await?),
+        Request::ListBuilds { app, limit, before } => {
+            if let Some(name) = &app {
+                store.app(name).await?.ok_or_else(|| StoreError::NoApp(name.clone()))?;
+            }
+            let before = match before {
+                Some(text) => Some(store.find_build(&text).await?.id),
+                None => None,
+            };
+            Response::Builds(store.builds(&BuildFilter { app, limit, before }).await?)
+        }
+        Request::ShowBuild { build } => Response::Build(store.find_build(&build).await?),
+        Request::BuildEvents { build, from_seq, limit } => {
+            let build = store.find_build(&build).await?;
+            let events = store.events(&build.id, from_seq, limit.clamp(1, EVENTS_LIMIT)).await?;
+            Response::Events { build, events }
+        }
+    })
+}
+
+/// Follows a build's log from `from_seq` on until the build has ended.
+pub async fn follow(store: &Store, build: &str, from_seq: u64) -> Result<Follow, Report> {
+    let id: BuildId = store.find_build(build).await?.id;
+    Ok(Follow::new(store.clone(), id, from_seq))
+}
+
+async fn view(store: &Store, context: &Context, app: App) -> Result<AppView, Report> {
+    let users = store.grants(&app.name).await?;
+    let image = app.image(context.prefix.as_ref());
+    let App { id, name, settings, created_at_ms } = app;
+    Ok(AppView { name, id, image, users, settings, created_at_ms })
+}
+
+async fn create_app(store: &Store, context: &Context, name: &AppName) -> Result<AppView, Report> {
+    let app = store.create_app(name, context.prefix.as_ref()).await?;
+    let id = app.id.clone();
+    if let Err(report) = on_disk(context, move |repositories| repositories.create(&id)).await {
+        // no app without a repository: the name is free again for the next attempt
+        store.destroy_app(name).await?;
+        return Err(report);
+    }
+    view(store, context, app).await
+}
+
+/// The record goes first: a repository without one is unreachable litter, a record without its repository a broken app.
+async fn destroy_app(store: &Store, context: &Context, name: &AppName) -> Result<AppView, Report> {
+    let app = store.app(name).await?.ok_or_else(|| StoreError::NoApp(name.clone()))?;
+    if context.serving
+        && let [build, ..] = store.running_builds(name).await?.as_slice()
+    {
+        return Err(Report::new(Kind::Conflict, format!("build {} of {name} is running", build.id.short()))
+            .hint("wait until it has ended: `lemnos builds logs BUILD -f` follows it"));
+    }
+    let view = view(store, context, app).await?;
+    store.destroy_app(name).await?;
+    let id = view.id.clone();
+    on_disk(context, move |repositories| repositories.remove(&id)).await.map_err(|report| {
+        let message =
+            format!("app {name} is destroyed, but its repository is not removed: {}", report.message);
+        Report { message, ..report }
+    })?;
+    Ok(view)
+}
+
+async fn set_app(
+    store: &Store,
+    context: &Context,
+    name: &AppName,
+    changes: &[(String, String)],
+) -> Result<AppView, Report> {
+    let before = store.app(name).await?.ok_or_else(|| StoreError::NoApp(name.clone()))?;
+    let change = |settings| settings::apply(settings, changes);
+    let app = store.change_settings::<Report>(name, context.prefix.as_ref(), change).await?;
+    if app.settings.main_branch != before.settings.main_branch {
+        let (id, branch) = (app.id.clone(), app.settings.main_branch.clone());
+        on_disk(context, move |repositories| repositories.set_head(&id, &branch)).await?;
+    }
+    view(store, context, app).await
+}
+
+/// Runs file work where it may block.
+async fn on_disk(
+    context: &Context,
+    work: impl FnOnce(&dyn Repositories) -> Result<(), Report> + Send + 'static,
+) -> Result<(), Report> {
+    let repositories = context.repositories.clone();
+    tokio::task::spawn_blocking(move || work(repositories.as_ref()))
+        .await
+        .map_err(|cause| Report::internal(format!("working on the repository: {cause}")))?
+}

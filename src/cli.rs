@@ -10,6 +10,7 @@ pub mod apps;
 pub mod build;
 pub mod builds;
 pub mod config;
+mod control;
 pub mod detect;
 pub mod engine;
 pub mod hook;

@@ -4,7 +4,8 @@
 use std::process::ExitCode;
 
 /// Who can do something about it; decides the exit code and the HTTP status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// Bad input: exit 2.
     User,
@@ -23,7 +24,7 @@ pub enum Kind {
 }
 
 /// An error as people see it: `error: …`, then `hint: …`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Report {
     pub kind: Kind,
     /// Cause and where, one sentence or more, lower-case start, no final stop.

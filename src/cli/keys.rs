@@ -1,12 +1,134 @@
-//! `lemnos keys`.
+//! `lemnos keys`: who authenticates with which public key.
 
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::error::Report;
+use super::block_on;
+use super::control::{DataArgs, unexpected};
+use super::terminal::{Table, print_json, print_text, time_text};
+use crate::admin::{Request, Response};
+use crate::error::{Kind, Report};
+use crate::model::UserKey;
+
+/// A file of public keys is small; what is larger is something else.
+const LIMIT_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(subcommand)]
+    command: Command,
+}
 
-pub fn run(_args: Args) -> Result<ExitCode, Report> {
-    Err(Report::internal("`lemnos keys` is not built in this commit"))
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Register public keys of a user; the user appears with the first one.
+    Add {
+        user: String,
+        /// A .pub file or lines of authorized_keys; `-` or nothing for standard input.
+        file: Option<PathBuf>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the keys, of all users or one.
+    List {
+        user: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a key: it opens nothing any more, connections that stand are not cut.
+    Remove {
+        /// SHA256:…, as `lemnos keys list` and `ssh-keygen -lf FILE` print it.
+        fingerprint: String,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub fn run(args: Args) -> Result<ExitCode, Report> {
+    let (request, json) = match args.command {
+        Command::Add { user, file, json } => {
+            (Request::AddKeys { user: user.parse()?, text: read(file.as_deref())? }, json)
+        }
+        Command::List { user, json } => {
+            (Request::ListKeys { user: user.map(|user| user.parse()).transpose()? }, json)
+        }
+        Command::Remove { fingerprint, json } => {
+            (Request::RemoveKey { fingerprint: fingerprint.parse()? }, json)
+        }
+    };
+    match block_on(args.data.execute(request))? {
+        Response::KeysAdded(keys) if json => {
+            print_json(&keys.iter().map(|(key, _)| key).collect::<Vec<_>>())?;
+        }
+        Response::KeysAdded(keys) => print_text(&added(&keys))?,
+        Response::Keys(keys) if json => print_json(&keys)?,
+        Response::Keys(keys) => print_text(&table(&keys))?,
+        Response::KeyRemoved { key, .. } if json => print_json(&key)?,
+        Response::KeyRemoved { key, left } => print_text(&removed(&key, left))?,
+        other => return Err(unexpected(&other)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read(file: Option<&Path>) -> Result<String, Report> {
+    let (name, input): (String, Box<dyn std::io::Read>) = match file {
+        Some(path) if path != Path::new("-") => {
+            let opened = std::fs::File::open(path);
+            let opened = opened.map_err(|cause| cannot_read(&path.display().to_string(), &cause))?;
+            (path.display().to_string(), Box::new(opened))
+        }
+        _ => ("standard input".to_owned(), Box::new(std::io::stdin())),
+    };
+    let mut bytes = Vec::new();
+    input.take(LIMIT_BYTES + 1).read_to_end(&mut bytes).map_err(|cause| cannot_read(&name, &cause))?;
+    if bytes.len() as u64 > LIMIT_BYTES {
+        return Err(Report::user(format!(
+            "{name} has more than {LIMIT_BYTES} bytes: it is no file of public keys"
+        )));
+    }
+    String::from_utf8(bytes)
+        .map_err(|_| Report::user(format!("{name} is not text: it is no file of public keys")))
+}
+
+fn cannot_read(name: &str, cause: &std::io::Error) -> Report {
+    let kind = if cause.kind() == std::io::ErrorKind::NotFound { Kind::NotFound } else { Kind::User };
+    Report::new(kind, format!("reading {name}: {cause}"))
+        .hint("give a .pub file, or the keys on standard input; `ssh-keygen -t ed25519` makes a key")
+}
+
+fn added(keys: &[(UserKey, bool)]) -> String {
+    let line = |(key, new): &(UserKey, bool)| {
+        let what = if *new { "Added" } else { "Known already:" };
+        format!("{what} {} for {}{}\n", key.fingerprint, key.user, comment(key))
+    };
+    keys.iter().map(line).collect()
+}
+
+fn comment(key: &UserKey) -> String {
+    if key.comment.is_empty() { String::new() } else { format!(" ({})", key.comment) }
+}
+
+fn table(keys: &[UserKey]) -> String {
+    if keys.is_empty() {
+        return "No keys. Add one: lemnos keys add USER FILE\n".to_owned();
+    }
+    let mut table = Table::new(["USER", "FINGERPRINT", "TYPE", "ADDED", "COMMENT"]);
+    for key in keys {
+        let algorithm = key.public_key.split(' ').next().unwrap_or_default().to_owned();
+        let added = time_text(key.added_at_ms);
+        table.row([key.user.to_string(), key.fingerprint.to_string(), algorithm, added, key.comment.clone()]);
+    }
+    table.to_string()
+}
+
+fn removed(key: &UserKey, left: usize) -> String {
+    let rest = match left {
+        0 => format!("; {} has no key left, their grants stay", key.user),
+        1 => format!("; {} has 1 key left", key.user),
+        left => format!("; {} has {left} keys left", key.user),
+    };
+    format!("Removed {} of {}{}{rest}\n", key.fingerprint, key.user, comment(key))
 }

@@ -115,6 +115,17 @@ impl Store {
         .collect()
     }
 
+    /// The builds of an app that run now, or that no one has closed since the server was killed.
+    pub async fn running_builds(&self, app: &AppName) -> Result<Vec<Build>> {
+        sqlx::query(select_builds!("WHERE apps.name = ? AND state = 'running' ORDER BY builds.id"))
+            .bind(app.as_str())
+            .fetch_all(self.pool())
+            .await?
+            .iter()
+            .map(build_of)
+            .collect()
+    }
+
     pub async fn build(&self, id: &BuildId) -> Result<Option<Build>> {
         sqlx::query(select_builds!("WHERE builds.id = ?"))
             .bind(id.as_str())

@@ -1,7 +1,7 @@
 //! Users and their keys. A user is nothing but a name that keys and grants hang on.
 
 use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::{Result, Store, StoreError, parsed};
 use crate::model::{Fingerprint, UserKey, UserName};
@@ -10,35 +10,18 @@ impl Store {
     /// Registers a key; its user appears with the first one. Adding a key again under the same user changes
     /// nothing (`Ok(false)`); under another user it is `KeyTaken`, since a key says who pushes.
     pub async fn add_key(&self, key: &UserKey) -> Result<bool> {
+        Ok(self.add_keys(std::slice::from_ref(key)).await? == [true])
+    }
+
+    /// Registers several keys, all or none; says of each whether it is new.
+    pub async fn add_keys(&self, keys: &[UserKey]) -> Result<Vec<bool>> {
         let mut tx = self.write().await?;
-        sqlx::query("INSERT INTO users (name, created_at_ms) VALUES (?, ?) ON CONFLICT DO NOTHING")
-            .bind(key.user.as_str())
-            .bind(key.added_at_ms)
-            .execute(&mut *tx)
-            .await?;
-        let owner = sqlx::query("SELECT user FROM keys WHERE fingerprint = ?")
-            .bind(key.fingerprint.as_str())
-            .fetch_optional(&mut *tx)
-            .await?;
-        if let Some(row) = owner {
-            let user: UserName = parsed("keys.user", row.try_get("user")?)?;
-            if user == key.user {
-                return Ok(false);
-            }
-            return Err(StoreError::KeyTaken { fingerprint: key.fingerprint.clone(), user });
+        let mut new = Vec::with_capacity(keys.len());
+        for key in keys {
+            new.push(add_in(&mut tx, key).await?);
         }
-        sqlx::query(
-            "INSERT INTO keys (fingerprint, user, public_key, comment, added_at_ms) VALUES (?, ?, ?, ?, ?)",
-        )
-        .bind(key.fingerprint.as_str())
-        .bind(key.user.as_str())
-        .bind(&key.public_key)
-        .bind(&key.comment)
-        .bind(key.added_at_ms)
-        .execute(&mut *tx)
-        .await?;
         tx.commit().await?;
-        Ok(true)
+        Ok(new)
     }
 
     /// All keys, or one user's, by user and age.
@@ -80,6 +63,36 @@ impl Store {
         .as_ref()
         .map_or_else(|| Err(StoreError::NoKey(fingerprint.clone())), key_of)
     }
+}
+
+async fn add_in(connection: &mut SqliteConnection, key: &UserKey) -> Result<bool> {
+    sqlx::query("INSERT INTO users (name, created_at_ms) VALUES (?, ?) ON CONFLICT DO NOTHING")
+        .bind(key.user.as_str())
+        .bind(key.added_at_ms)
+        .execute(&mut *connection)
+        .await?;
+    let owner = sqlx::query("SELECT user FROM keys WHERE fingerprint = ?")
+        .bind(key.fingerprint.as_str())
+        .fetch_optional(&mut *connection)
+        .await?;
+    if let Some(row) = owner {
+        let user: UserName = parsed("keys.user", row.try_get("user")?)?;
+        if user == key.user {
+            return Ok(false);
+        }
+        return Err(StoreError::KeyTaken { fingerprint: key.fingerprint.clone(), user });
+    }
+    sqlx::query(
+        "INSERT INTO keys (fingerprint, user, public_key, comment, added_at_ms) VALUES (?, ?, ?, ?, ?)",
+    )
+    .bind(key.fingerprint.as_str())
+    .bind(key.user.as_str())
+    .bind(&key.public_key)
+    .bind(&key.comment)
+    .bind(key.added_at_ms)
+    .execute(connection)
+    .await?;
+    Ok(true)
 }
 
 fn key_of(row: &SqliteRow) -> Result<UserKey> {
