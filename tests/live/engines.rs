@@ -189,6 +189,7 @@ const ORDINARY: &str = "198.51.100.2";
 impl Elsewhere {
     fn new(root: &Path) -> Self {
         std::fs::write(root.join("index.html"), "reached\n").unwrap();
+        remove_stale_namespaces();
         let name = format!("lmt{}", std::process::id());
         let sh = |line: &str| {
             let line = line.replace("NS", &name);
@@ -214,6 +215,17 @@ impl Elsewhere {
             });
         }
         this
+    }
+}
+
+/// Those of test runs that were killed: their addresses would be this one's too.
+fn remove_stale_namespaces() {
+    let Ok(names) = std::fs::read_dir("/run/netns") else { return };
+    for name in names.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
+        let pid = name.strip_prefix("lmt").and_then(|pid| pid.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            let _ = Command::new("ip").args(["netns", "delete", &name]).status();
+        }
     }
 }
 
