@@ -1,1 +1,5 @@
-//! Tests of filesync.
+//! The file sender, asked as a daemon asks: through gRPC, by a receiver that can also misbehave.
+
+mod oracle;
+mod receiver;
+mod transfer;

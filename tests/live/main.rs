@@ -9,5 +9,6 @@
 
 mod buildkit;
 mod engines;
+mod filesync;
 mod registry;
 mod support;
