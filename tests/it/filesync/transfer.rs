@@ -182,6 +182,18 @@ async fn a_fin_before_the_end_is_no_good_end() {
     assert!(status.message().contains("FIN before everything was sent"), "{status}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fin_right_after_the_last_packet_is_in_order() {
+    let session = Session::of(small()).await;
+    for _ in 0..200 {
+        let mut call = session.context().await;
+        call.listing().await.unwrap();
+        assert_eq!(call.fetch(4).await.unwrap(), b"text");
+        // the thread that sent it may still be about to end
+        call.finish().await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_file_that_is_not_what_it_announced_fails_by_name() {
     let failing = || SourceError::Read { path: "bad".to_owned(), cause: "disk on fire".to_owned() };

@@ -80,7 +80,7 @@ pub(super) fn start(
     let counts = stats.begin(&asked.dir);
     let (stats, slot) = (stats.clone(), failure.clone());
     tokio::spawn(async move {
-        let sink = Sink { queue: queue.clone(), counts: counts.clone(), patience };
+        let sink = Sink { queue: queue.clone(), files: Arc::default(), counts: counts.clone(), patience };
         let dir = asked.dir.clone();
         let result = tokio::select! {
             result = transfer(source, asked, inbound, &stats, sink) => result,
@@ -131,6 +131,7 @@ async fn transfer(
         listing: Arc::new(listing),
         sink: sink.clone(),
         requested: Vec::new(),
+        accepted: 0,
         waiting: VecDeque::new(),
         readers: JoinSet::new(),
     };
@@ -219,6 +220,8 @@ struct Answers {
     sink: Sink,
     /// By id; grown as far as ids were asked for.
     requested: Vec<bool>,
+    /// How many requests were in order.
+    accepted: usize,
     waiting: VecDeque<usize>,
     readers: JoinSet<Result<(), Status>>,
 }
@@ -254,7 +257,7 @@ impl Answers {
         }
     }
 
-    /// The receiver has all it asked for: what still runs has put its last packet, or finds out that nobody takes it.
+    /// Waits for readers that have put their last packet and not yet ended.
     async fn finish_readers(&mut self) -> Result<(), Status> {
         while let Some(read) = self.readers.join_next().await {
             read.map_err(|_| Status::internal("reading a file broke off"))??;
@@ -271,8 +274,9 @@ impl Answers {
                 Ok(false)
             }
             Ok(PacketType::PacketFin) => {
-                // a reader whose last packet was taken may not have ended yet; requests that nobody began are another matter
-                if !self.waiting.is_empty() || !announced.all.load(Ordering::Acquire) {
+                // by what was sent, not by who is still running: a reader ends after its last packet
+                let sent_all = self.sink.files.load(Ordering::Acquire) == self.accepted;
+                if !sent_all || !announced.all.load(Ordering::Acquire) {
                     return Err(Status::invalid_argument("FIN before everything was sent"));
                 }
                 Ok(true)
@@ -308,6 +312,7 @@ impl Answers {
             return Err(Status::invalid_argument(format!("a second request for {}", shown(&entry.path))));
         }
         self.waiting.push_back(at);
+        self.accepted += 1;
         Ok(())
     }
 
@@ -346,6 +351,8 @@ fn send_file(source: &dyn DirSource, sink: &Sink, id: usize, entry: &Entry) -> R
     if fill(&mut *content, &mut [0]).map_err(|problem| broken(entry, &problem.to_string()))? > 0 {
         return Err(broken(entry, &format!("it has more than the {} bytes announced", entry.size)));
     }
+    // counted first: its receiver may end the transfer before we run on
+    sink.files.fetch_add(1, Ordering::Release);
     sink.put_blocking(data(Bytes::new()))
 }
 
@@ -371,6 +378,8 @@ fn fill(content: &mut dyn Read, chunk: &mut [u8]) -> std::io::Result<usize> {
 #[derive(Clone)]
 struct Sink {
     queue: mpsc::Sender<Packet>,
+    /// Files sent whole.
+    files: Arc<AtomicUsize>,
     counts: TransferHandle,
     patience: Patience,
 }
