@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::serve::wiring;
 use super::source::Source;
+use crate::admin::Ready;
 use crate::assemble;
 use crate::buildkit::session::filesync::LocalDir;
 use crate::config::{self, Config, Environment, Layer};
@@ -106,7 +107,7 @@ fn builders(config: &Config) -> Result<Vec<crate::solve::BuilderConfig>, Report>
     if !configured.is_empty() {
         return Ok(configured);
     }
-    let running = super::serve::running_builders(&config.data_dir)?;
+    let running = Ready::read(&config.data_dir).map(|ready| ready.builders).unwrap_or_default();
     if running.is_empty() {
         return Err(Report::new(Kind::NotFound, "no builder is configured, and no lemnos server runs here").hint(
             "give --builder unix:///run/buildkit/buildkitd.sock (or set BUILDKIT_HOST), or start `lemnos serve`",

@@ -12,13 +12,10 @@ use crate::error::Report;
 
 mod host;
 mod house;
-mod lock;
-mod ready;
 pub(super) mod wiring;
 
 use house::Surroundings;
 pub(super) use house::find_git;
-pub(super) use ready::running_builders;
 
 /// What is given by no flag comes from LEMNOS_… variables, then lemnos.toml, then defaults: `lemnos config` shows all.
 #[derive(Debug, Clone, Default, clap::Args)]

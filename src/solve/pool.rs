@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
 
-use crate::buildkit::session::filesync::{DirSource, TransferStats};
+use crate::buildkit::session::filesync::{Concern, DirSource, Missing, TransferStats};
 use crate::buildkit::{
     AuthProvider, Client, Endpoint, Error, Exporter, Session, SolveError, SolveErrorKind, SolveRequest,
 };
@@ -126,7 +126,12 @@ impl Pool {
             let request = request(spec, &platforms, image, insecure, context);
             Some(builder.solve(request, platforms, translator, spec))
         });
-        try_join_all(solves).await
+        let solved = try_join_all(solves).await;
+        match lacking(&context.transfers.concerns()) {
+            // also where the solve failed: what was not there is the likelier cause
+            Some(failure) => Err(failure),
+            None => solved,
+        }
     }
 }
 
@@ -171,6 +176,29 @@ impl Builder {
         })?;
         Ok(Part { digest, platforms })
     }
+}
+
+/// The builder asked for files whose content git does not hold: whatever was built of them is wrong.
+fn lacking(concerns: &[Concern]) -> Option<Failure> {
+    let paths = |missing: Missing| -> Vec<&str> {
+        concerns.iter().filter(|c| c.missing == missing).map(|c| c.path.as_str()).take(10).collect()
+    };
+    let (submodules, pointers) = (paths(Missing::Submodule), paths(Missing::LfsPointer));
+    let mut parts = Vec::new();
+    if !submodules.is_empty() {
+        parts.push(format!("submodules ({})", submodules.join(", ")));
+    }
+    if !pointers.is_empty() {
+        parts.push(format!("Git LFS pointers ({})", pointers.join(", ")));
+    }
+    let what = parts.join(" and ");
+    (!what.is_empty()).then(|| {
+        Failure::new(
+            format!("the build needs {what}, whose content was not pushed"),
+            format!("the build asked for {what}: git holds a reference to their content, not the content"),
+        )
+        .with_remedy("commit the files themselves, or leave the paths out with .dockerignore")
+    })
 }
 
 /// One frontend solve whose image is pushed by digest. Exporter attributes are this list and no other.

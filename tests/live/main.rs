@@ -8,7 +8,10 @@
 )]
 
 mod buildkit;
+mod crash;
 mod engines;
 mod filesync;
+mod house;
+mod push;
 mod registry;
 mod support;

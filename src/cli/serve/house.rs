@@ -9,9 +9,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::host::Host;
-use super::lock::DataLock;
-use super::ready::{self, Ready};
 use super::wiring;
+use crate::admin::{self, DataLock, Ready, ReadyFile};
 use crate::config::{Config, Environment};
 use crate::engine::{self, Supervised};
 use crate::error::{Kind, Report};
@@ -141,15 +140,15 @@ async fn stop_all(own: Vec<Supervised>) {
 
 /// Serves until `stop`, then takes nothing new and lets running pushes finish.
 pub async fn serve(config: Config, around: Surroundings, stop: CancellationToken) -> Result<(), Report> {
-    let _lock = DataLock::take(&config.data_dir)?;
-    ready::clear(&config.data_dir)?;
+    let lock = DataLock::for_server(&config.data_dir).await?;
+    ReadyFile::clear(&config.data_dir, &lock)?;
     let runtime_dir = wiring::runtime_dir(&config.data_dir, &around.temp_dir)?;
     let store = Store::open(&config.data_dir).await?;
     for build in store.interrupt_running(now_ms()).await? {
         tracing::warn!(build = %build.id, app = %build.app, reference = %build.reference, "this build was interrupted");
     }
     let engines = Engines::up(&config, &around, &runtime_dir).await?;
-    let served = doors(&config, &around, &store, &runtime_dir, &engines, stop).await;
+    let served = doors(&config, &around, &store, &runtime_dir, &engines, &lock, stop).await;
     stop_all(engines.own).await;
     store.close().await;
     served
@@ -161,6 +160,7 @@ async fn doors(
     store: &Store,
     runtime_dir: &Path,
     engines: &Engines,
+    lock: &DataLock,
     stop: CancellationToken,
 ) -> Result<(), Report> {
     let registry = Registry::new(wiring::registry(config))?;
@@ -197,6 +197,9 @@ async fn doors(
     let http = listen(config.http).await?;
     let http_address = http.local_addr().map_err(|e| Report::internal(format!("the HTTP listener: {e}")))?;
     let host_keys = ssh::host_keys(&config.data_dir.join("ssh"))?;
+    let control = admin::socket::Listener::bind(&config.data_dir, lock)?;
+    let context = wiring::admin(engines.prefix.clone(), repositories);
+    let control = tokio::spawn(admin::socket::serve(control, store.clone(), context));
     let ready = Ready {
         ssh: ssh.local_addr().to_string(),
         http: http_address.to_string(),
@@ -205,7 +208,7 @@ async fn doors(
         pid: std::process::id(),
     };
     tracing::info!(ssh = %ready.ssh, http = %ready.http, registry = %ready.registry, builders = ?ready.builders, "ready");
-    let ready = ready.write(&config.data_dir)?;
+    let ready = ReadyFile::write(&config.data_dir, &ready, lock)?;
 
     let completing = tokio::spawn(async move { tagger.keep_completing(repository_of).await });
     let host = Arc::new(Host { store: store.clone(), receiver: receiver.clone() });
@@ -223,6 +226,7 @@ async fn doors(
     receiver.finish().await;
     pushes.drain().await;
     completing.abort();
+    control.abort();
     ssh?;
     http.map_err(|e| Report::internal(format!("the HTTP door: {e}")))
 }

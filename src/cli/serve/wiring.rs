@@ -2,12 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+use std::sync::Arc;
+
+use super::super::control::OnDisk;
 use super::house::Surroundings;
+use crate::admin;
 use crate::buildkit::{Address, Endpoint, Tls};
 use crate::config::{self, BuilderAddress, Config};
 use crate::engine::{self, EngineConfig};
 use crate::error::Report;
 use crate::jobs::Capacity;
+use crate::model::ImagePrefix;
 use crate::receive::{Limits, ReceiveConfig, Repositories};
 use crate::registry::RegistryConfig;
 use crate::solve::BuilderConfig;
@@ -155,4 +160,8 @@ pub fn capacity(config: &Config) -> Capacity {
         build: config.limits.build,
         heartbeat: config.heartbeat,
     }
+}
+
+pub fn admin(prefix: ImagePrefix, repositories: Repositories) -> admin::Context {
+    admin::Context { prefix: Some(prefix), repositories: Arc::new(OnDisk(repositories)), serving: true }
 }

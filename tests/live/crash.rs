@@ -1,0 +1,147 @@
+//! The server dies by SIGKILL at each step of the commit point; after the restart ref and tags agree.
+
+use crate::house::House;
+
+const DOCKERFILE: &str = "FROM busybox\nCOPY greeting /greeting\n";
+
+/// Each fail point, and whether the push that dies there stands after the restart.
+const POINTS: &[(&str, bool)] = &[
+    ("after-index-push", false),
+    ("after-journal", false),
+    ("after-prepare", false),
+    ("after-unshared-tag", false),
+    ("after-first-shared-tag", true),
+    ("after-second-shared-tag", true),
+    ("after-ref-commit", true),
+    ("before-journal-close", true),
+];
+
+#[test]
+fn ref_and_tags_agree_after_a_kill_at_any_step_of_the_commit_point() {
+    let mut house = House::start("crash");
+    house.app("shop");
+    let dir = house.repository("shop", &[("Dockerfile", DOCKERFILE), ("greeting", "hello\n")]);
+    house.lemnos(&["apps", "set", "shop", "platforms=linux/amd64"]).succeeded();
+    house.push(&dir, &["main"]).succeeded();
+    for (round, (point, stands)) in POINTS.iter().enumerate() {
+        let before = (house.remote_refs(&dir)["refs/heads/main"].clone(), house.digest("shop", "main"));
+        house.stop_server();
+        house.set_env(&[("LEMNOS_FAILPOINT", &format!("{point}:kill"))]);
+        house.serve();
+        house.git(&dir, &["remote", "set-url", "builder", &house.url("shop")]).succeeded();
+        let commit = house.commit(&dir, &[("greeting", &format!("round {round}\n"))], point);
+        house.push(&dir, &["main"]).failed();
+        let status = house.await_end();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{point}: {status}");
+
+        house.set_env(&[]);
+        house.serve();
+        house.git(&dir, &["remote", "set-url", "builder", &house.url("shop")]).succeeded();
+        let after = (house.remote_refs(&dir)["refs/heads/main"].clone(), house.digest("shop", "main"));
+        assert_eq!(after.1, house.digest("shop", "latest"), "{point}: the shared tags agree");
+        let revision =
+            house.manifest("shop", "main").unwrap()["annotations"]["org.opencontainers.image.revision"]
+                .clone();
+        assert_eq!(revision, after.0.as_str(), "{point}: ref and tag are of one commit");
+        if *stands {
+            assert_eq!(after.0, commit, "{point}: rolled forward");
+            assert_ne!(after.1, before.1, "{point}");
+        } else {
+            assert_eq!(after, before, "{point}: nothing has changed");
+        }
+        let newest = &house.builds("shop")[0];
+        assert_ne!(newest["state"], "running", "{point}: {newest}");
+        // nothing is left that would block the next push
+        house.commit(&dir, &[("greeting", &format!("after {round}\n"))], "after");
+        house.push(&dir, &["--force", "main"]).succeeded();
+    }
+}
+
+#[test]
+fn a_kill_while_building_leaves_nothing_behind() {
+    let mut house = House::start("midbuild");
+    house.app("shop");
+    house.lemnos(&["apps", "set", "shop", "platforms=linux/amd64"]).succeeded();
+    let dir = house.repository("shop", &[("Dockerfile", "FROM busybox\nRUN echo started; sleep 30\n")]);
+    let mut client = house
+        .git_command(&dir)
+        .args(["push", "builder", "main"])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut screen = std::io::BufReader::new(client.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("started") {
+        line.clear();
+        assert_ne!(std::io::BufRead::read_line(&mut screen, &mut line).unwrap(), 0, "the push ended early");
+    }
+    house.kill_server();
+    assert!(!client.wait().unwrap().success());
+    house.serve();
+    house.git(&dir, &["remote", "set-url", "builder", &house.url("shop")]).succeeded();
+    assert!(house.remote_refs(&dir).is_empty());
+    assert_eq!(house.manifest("shop", "main"), None);
+    assert_eq!(house.builds("shop")[0]["state"], "interrupted");
+    house.commit(&dir, &[("Dockerfile", "FROM busybox\nRUN true\n")], "quick");
+    house.push(&dir, &["main"]).succeeded();
+}
+
+#[test]
+fn sigterm_lets_the_running_push_finish() {
+    let mut house = House::start("term");
+    house.app("shop");
+    house.lemnos(&["apps", "set", "shop", "platforms=linux/amd64"]).succeeded();
+    let dir = house.repository("shop", &[("Dockerfile", "FROM busybox\nRUN echo started; sleep 3\n")]);
+    let mut client = house
+        .git_command(&dir)
+        .args(["push", "builder", "main"])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut screen = std::io::BufReader::new(client.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("started") {
+        line.clear();
+        assert_ne!(std::io::BufRead::read_line(&mut screen, &mut line).unwrap(), 0, "the push ended early");
+    }
+    let status = house.stop_server();
+    assert!(status.success(), "{status}\n{}", house.server_log());
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut screen, &mut rest).unwrap();
+    assert!(client.wait().unwrap().success(), "{rest}");
+    assert!(!house.data().join("lemnos.json").exists());
+    assert!(house.manifest("shop", "main").is_some());
+}
+
+#[test]
+fn the_older_of_two_racing_builds_changes_nothing() {
+    let house = House::start("race");
+    house.app("shop");
+    house.lemnos(&["apps", "set", "shop", "platforms=linux/amd64"]).succeeded();
+    let dir = house.repository("shop", &[("Dockerfile", DOCKERFILE), ("greeting", "first\n")]);
+    house.push(&dir, &["main"]).succeeded();
+    // the older push takes its time; the newer one is pushed later and ends sooner
+    house.commit(&dir, &[("Dockerfile", "FROM busybox\nRUN echo started; sleep 20\n")], "slow");
+    let mut slow = house
+        .git_command(&dir)
+        .args(["push", "builder", "HEAD:main"])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut screen = std::io::BufReader::new(slow.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("started") {
+        line.clear();
+        assert_ne!(std::io::BufRead::read_line(&mut screen, &mut line).unwrap(), 0, "the push ended early");
+    }
+    let newer = house.commit(&dir, &[("Dockerfile", DOCKERFILE), ("greeting", "newer\n")], "newer");
+    house.push(&dir, &["main"]).succeeded();
+    let newest = house.digest("shop", "main");
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut screen, &mut rest).unwrap();
+    assert!(!slow.wait().unwrap().success(), "{rest}");
+    assert!(rest.contains("[remote rejected]"), "{rest}");
+    assert_eq!(house.digest("shop", "main"), newest);
+    assert_eq!(house.digest("shop", "latest"), newest);
+    assert_eq!(house.remote_refs(&dir)["refs/heads/main"], newer);
+}

@@ -1,0 +1,396 @@
+//! A whole lemnos for one test: the real binary with its own data directory, on the shared buildkitd and registry,
+//! and the real git and OpenSSH clients around it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{Engines, engines};
+
+/// How long a server may take to be ready, and a push to end: generous, for two cores and an emulator.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+pub struct House {
+    pub engines: &'static Engines,
+    pub home: TempDir,
+    pub prefix: String,
+    server: Option<Child>,
+    extra_args: Vec<String>,
+    extra_env: Vec<(String, String)>,
+}
+
+/// What a client command said.
+#[derive(Debug)]
+pub struct Said {
+    pub ok: bool,
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Said {
+    fn of(output: Output) -> Self {
+        Self {
+            ok: output.status.success(),
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Fails the test, with all that was said, unless the command succeeded.
+    #[track_caller]
+    pub fn succeeded(self) -> Self {
+        assert!(self.ok, "exit {:?}\n{}\n{}", self.code, self.stdout, self.stderr);
+        self
+    }
+
+    #[track_caller]
+    pub fn failed(self) -> Self {
+        assert!(!self.ok, "succeeded, and should not have:\n{}\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// Fails the test unless the client's screen shows `text`.
+    #[track_caller]
+    pub fn shows(self, text: &str) -> Self {
+        assert!(
+            self.stderr.contains(text) || self.stdout.contains(text),
+            "missing {text:?} in:\n{}\n{}",
+            self.stdout,
+            self.stderr
+        );
+        self
+    }
+
+    #[track_caller]
+    pub fn hides(self, text: &str) -> Self {
+        assert!(
+            !self.stderr.contains(text) && !self.stdout.contains(text),
+            "unwanted {text:?} in:\n{}\n{}",
+            self.stdout,
+            self.stderr
+        );
+        self
+    }
+}
+
+impl House {
+    /// Starts a server of its own; the registry prefix keeps tests apart.
+    pub fn start(name: &str) -> Self {
+        Self::start_with(name, &[], &[])
+    }
+
+    pub fn start_with(name: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
+        let engines = engines();
+        let home = tempfile::Builder::new().prefix("lemnos-live-").tempdir().unwrap();
+        let unique = home.path().file_name().unwrap().to_str().unwrap().to_lowercase();
+        let prefix = format!("{name}-{}", unique.rsplit('-').next().unwrap());
+        let mut house = Self {
+            engines,
+            home,
+            prefix,
+            server: None,
+            extra_args: args.iter().map(|a| (*a).to_owned()).collect(),
+            extra_env: env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        };
+        house.serve();
+        house.generate_key("id");
+        house.lemnos(&["keys", "add", "ada", house.home.path().join("id.pub").to_str().unwrap()]).succeeded();
+        house
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.home.path().join("data")
+    }
+
+    /// A command with none of the environment but a PATH and the test's own home.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.home.path())
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_TERMINAL_PROMPT", "0");
+        command
+    }
+
+    /// Starts (again) the server and waits until it is ready.
+    pub fn serve(&mut self) {
+        assert!(self.server.is_none(), "one server a house");
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.home.path().join("server.log"))
+            .unwrap();
+        let data = self.data();
+        let registry = format!("{}/{}", self.engines.registry, self.prefix);
+        let child = self
+            .command(env!("CARGO_BIN_EXE_lemnos"))
+            .args([
+                "serve",
+                "--data",
+                data.to_str().unwrap(),
+                "--ssh",
+                "127.0.0.1:0",
+                "--http",
+                "127.0.0.1:0",
+            ])
+            .args(["--builder", &self.engines.buildkit, "--registry", &registry])
+            .args(&self.extra_args)
+            .envs(self.extra_env.iter().map(|(k, v)| (k, v)))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.server = Some(child);
+        let ready = data.join("lemnos.json");
+        self.until("the server is ready", |house| {
+            if let Some(status) = house.server.as_mut().unwrap().try_wait().unwrap() {
+                panic!("the server ended with {status}:\n{}", house.server_log());
+            }
+            // a server that was killed has left its file: only this one's counts
+            let pid = house.server_pid();
+            std::fs::read(&ready)
+                .ok()
+                .and_then(|json| serde_json::from_slice::<Value>(&json).ok())
+                .is_some_and(|said| said["pid"] == pid)
+        });
+    }
+
+    /// Polls `done`, with the server's log in the failure.
+    pub fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
+        let began = Instant::now();
+        while !done(self) {
+            assert!(began.elapsed() < PATIENCE, "waited in vain until {what}:\n{}", self.server_log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub fn server_log(&self) -> String {
+        std::fs::read_to_string(self.home.path().join("server.log")).unwrap_or_default()
+    }
+
+    pub fn server_pid(&self) -> u32 {
+        self.server.as_ref().unwrap().id()
+    }
+
+    /// SIGKILL, as a power cut would.
+    pub fn kill_server(&mut self) {
+        let mut child = self.server.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Waits for a server that ends by itself (a fail point, a signal).
+    pub fn await_end(&mut self) -> std::process::ExitStatus {
+        let mut child = self.server.take().unwrap();
+        let began = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(began.elapsed() < PATIENCE, "the server does not end:\n{}", self.server_log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// SIGTERM, and its exit status.
+    pub fn stop_server(&mut self) -> std::process::ExitStatus {
+        let pid = self.server_pid();
+        let said = Said::of(Command::new("kill").args(["-TERM", &pid.to_string()]).output().unwrap());
+        said.succeeded();
+        self.await_end()
+    }
+
+    pub fn set_env(&mut self, env: &[(&str, &str)]) {
+        self.extra_env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    }
+
+    /// What `lemnos.json` says.
+    pub fn ready(&self) -> Value {
+        serde_json::from_slice(&std::fs::read(self.data().join("lemnos.json")).unwrap()).unwrap()
+    }
+
+    pub fn generate_key(&self, name: &str) -> PathBuf {
+        let path = self.home.path().join(name);
+        let output = self
+            .command("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-C", name, "-f"])
+            .arg(&path)
+            .output()
+            .unwrap();
+        Said::of(output).succeeded();
+        path
+    }
+
+    /// `lemnos … --data DIR`
+    pub fn lemnos(&self, args: &[&str]) -> Said {
+        let output = self
+            .command(env!("CARGO_BIN_EXE_lemnos"))
+            .args(args)
+            .args(["--data", self.data().to_str().unwrap()])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        Said::of(output)
+    }
+
+    /// Creates an app that ada may push to.
+    pub fn app(&self, name: &str) {
+        self.lemnos(&["apps", "create", name]).succeeded();
+        self.lemnos(&["apps", "grant", name, "ada"]).succeeded();
+    }
+
+    pub fn ssh_command(&self, key: &str) -> String {
+        let home = self.home.path().display();
+        format!(
+            "ssh -F /dev/null -i {home}/{key} -o IdentitiesOnly=yes -o UserKnownHostsFile={home}/known_hosts \
+             -o StrictHostKeyChecking=accept-new -o BatchMode=yes -o LogLevel=ERROR"
+        )
+    }
+
+    pub fn url(&self, app: &str) -> String {
+        format!("ssh://git@{}/{app}.git", self.ready()["ssh"].as_str().unwrap())
+    }
+
+    /// A git command in the work tree `dir`.
+    pub fn git_command(&self, dir: &Path) -> Command {
+        let mut command = self.command("git");
+        command
+            .current_dir(dir)
+            .env("GIT_SSH_COMMAND", self.ssh_command("id"))
+            .env("GIT_AUTHOR_NAME", "Ada")
+            .env("GIT_AUTHOR_EMAIL", "ada@example.com")
+            .env("GIT_COMMITTER_NAME", "Ada")
+            .env("GIT_COMMITTER_EMAIL", "ada@example.com")
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub fn git(&self, dir: &Path, args: &[&str]) -> Said {
+        Said::of(self.git_command(dir).args(args).output().unwrap())
+    }
+
+    /// A repository with one commit of `files` on main, and `builder` as its remote for `app`.
+    pub fn repository(&self, app: &str, files: &[(&str, &str)]) -> PathBuf {
+        let dir = self.home.path().join(format!("work-{app}"));
+        std::fs::create_dir(&dir).unwrap();
+        self.git(&dir, &["init", "-q", "-b", "main"]).succeeded();
+        self.git(&dir, &["remote", "add", "builder", &self.url(app)]).succeeded();
+        self.commit(&dir, files, "first");
+        dir
+    }
+
+    /// Writes `files` and commits all; returns the commit.
+    pub fn commit(&self, dir: &Path, files: &[(&str, &str)], message: &str) -> String {
+        for (path, content) in files {
+            let path = dir.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        }
+        self.git(dir, &["add", "-A"]).succeeded();
+        self.git(dir, &["commit", "-q", "--allow-empty", "-m", message]).succeeded();
+        self.git(dir, &["rev-parse", "HEAD"]).succeeded().stdout.trim().to_owned()
+    }
+
+    pub fn push(&self, dir: &Path, args: &[&str]) -> Said {
+        let mut all = vec!["push", "builder"];
+        all.extend(args);
+        self.git(dir, &all)
+    }
+
+    /// The refs that the server shows to a client, `name -> id`.
+    pub fn remote_refs(&self, dir: &Path) -> std::collections::BTreeMap<String, String> {
+        let said = self.git(dir, &["ls-remote", "builder"]).succeeded();
+        said.stdout
+            .lines()
+            .filter_map(|l| l.split_once('\t'))
+            .map(|(id, name)| (name.to_owned(), id.to_owned()))
+            .collect()
+    }
+
+    /// `localhost:PORT/PREFIX/APP`
+    pub fn image(&self, app: &str) -> String {
+        format!("{}/{}/{app}", self.engines.registry, self.prefix)
+    }
+
+    /// The manifest at `tag` as the registry keeps it, none where there is no such tag.
+    pub fn manifest(&self, app: &str, tag: &str) -> Option<Value> {
+        let image = format!("docker://{}:{tag}", self.image(app));
+        let output =
+            self.command("skopeo").args(["inspect", "--raw", "--tls-verify=false", &image]).output().unwrap();
+        output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
+    }
+
+    /// The digest that `tag` stands at.
+    pub fn digest(&self, app: &str, tag: &str) -> Option<String> {
+        let output = self
+            .command(&self.engines.crane)
+            .args(["digest", "--insecure", &format!("{}:{tag}", self.image(app))])
+            .output()
+            .unwrap();
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    /// One file of the image at `tag` for `platform`, through crane; none where it is absent.
+    pub fn image_file(&self, app: &str, tag: &str, platform: &str, file: &str) -> Option<String> {
+        let image = format!("{}:{tag}", self.image(app));
+        let tar = self.home.path().join("export.tar");
+        let output = self
+            .command(&self.engines.crane)
+            .args(["export", "--insecure", "--platform", platform, &image, tar.to_str().unwrap()])
+            .output()
+            .unwrap();
+        Said::of(output).succeeded();
+        let mut archive = tar::Archive::new(std::fs::File::open(&tar).unwrap());
+        for entry in archive.entries().unwrap() {
+            let mut entry = entry.unwrap();
+            if entry.path().unwrap() == Path::new(file) {
+                let mut text = String::new();
+                std::io::Read::read_to_string(&mut entry, &mut text).unwrap();
+                return Some(text);
+            }
+        }
+        None
+    }
+
+    pub fn builds(&self, app: &str) -> Vec<Value> {
+        let said = self.lemnos(&["builds", "list", "--app", app, "--json"]).succeeded();
+        serde_json::from_str::<Value>(&said.stdout).unwrap().as_array().unwrap().clone()
+    }
+}
+
+/// Image platforms of an index, attestations left out.
+pub fn platforms(index: &Value) -> Vec<String> {
+    index["manifests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| {
+            format!(
+                "{}/{}",
+                m["platform"]["os"].as_str().unwrap(),
+                m["platform"]["architecture"].as_str().unwrap()
+            )
+        })
+        .filter(|p| p != "unknown/unknown")
+        .collect()
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the server's log\n{}", self.server_log());
+        }
+        if let Some(mut child) = self.server.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! One push, end to end: real git and ssh in front, real buildkitd and registry behind.
+
+use crate::house::{House, platforms};
+
+/// Runs on both platforms; `uname -m` proves which.
+const TWO_STEPS: &str = "FROM busybox\nCOPY greeting /greeting\nRUN uname -m > /machine\n";
+
+fn shop(house: &House) -> std::path::PathBuf {
+    house.app("shop");
+    house.repository("shop", &[("Dockerfile", TWO_STEPS), ("greeting", "hello\n")])
+}
+
+#[test]
+fn a_push_becomes_a_multi_arch_tag() {
+    let house = House::start("e2e");
+    let dir = shop(&house);
+    let commit = house.git(&dir, &["rev-parse", "HEAD"]).succeeded().stdout.trim().to_owned();
+    house
+        .push(&dir, &["main"])
+        .succeeded()
+        .shows("Received main at")
+        .shows("Build kind: dockerfile (")
+        .shows("[linux/amd64 3/3] RUN uname -m > /machine")
+        .shows("[linux/arm64 3/3] RUN uname -m > /machine")
+        .shows("sha256:")
+        .shows(&format!("tagged {}:main", house.image("shop")))
+        .shows(&format!("tagged {}:latest", house.image("shop")))
+        .shows("Done in ");
+
+    let index = house.manifest("shop", "main").unwrap();
+    assert_eq!(index["mediaType"], "application/vnd.oci.image.index.v1+json");
+    assert_eq!(platforms(&index), ["linux/amd64", "linux/arm64"]);
+    let annotations = &index["annotations"];
+    assert_eq!(annotations["org.opencontainers.image.revision"], commit.as_str());
+    assert_eq!(annotations["org.opencontainers.image.title"], "shop");
+    let digest = house.digest("shop", "main").unwrap();
+    assert_eq!(house.digest("shop", "latest").as_ref(), Some(&digest));
+    assert_eq!(house.digest("shop", &format!("git-{}", &commit[..12])).as_ref(), Some(&digest));
+
+    assert_eq!(house.image_file("shop", "main", "linux/amd64", "machine").unwrap(), "x86_64\n");
+    assert_eq!(house.image_file("shop", "main", "linux/arm64", "machine").unwrap(), "aarch64\n");
+    assert_eq!(house.image_file("shop", "main", "linux/arm64", "greeting").unwrap(), "hello\n");
+
+    assert_eq!(house.remote_refs(&dir)["refs/heads/main"], commit);
+    let builds = house.builds("shop");
+    assert_eq!(builds.len(), 1);
+    assert_eq!(builds[0]["state"], "succeeded");
+    assert_eq!(builds[0]["digest"], digest.as_str());
+    let id = builds[0]["id"].as_str().unwrap();
+    house.lemnos(&["builds", "logs", id]).succeeded().shows("RUN uname -m > /machine").shows("Done in ");
+}
+
+#[test]
+fn a_failing_step_rejects_the_push_and_changes_nothing() {
+    let house = House::start("fail");
+    let dir = shop(&house);
+    house.push(&dir, &["main"]).succeeded();
+    let (before, refs) = (house.digest("shop", "main"), house.remote_refs(&dir));
+
+    house.commit(&dir, &[("Dockerfile", "FROM busybox\n\nRUN echo the last words; exit 3\n")], "break");
+    let said = house
+        .push(&dir, &["main"])
+        .failed()
+        .shows("| the last words")
+        .shows("3: RUN echo the last words; exit 3")
+        .shows("hint: ")
+        .shows("! [remote rejected] main -> main (build failed: Dockerfile:3 RUN echo the last words; exit 3, exit 3)");
+    let screen = said.stderr;
+    assert!(
+        screen.find("| the last words") < screen.find("error: RUN"),
+        "the log tail comes before the cause:\n{screen}"
+    );
+    assert!(screen.find("hint: ") < screen.find("! [remote rejected]"), "{screen}");
+
+    assert_eq!(house.digest("shop", "main"), before);
+    assert_eq!(house.remote_refs(&dir), refs);
+    assert_eq!(house.builds("shop")[0]["state"], "failed");
+
+    house.commit(&dir, &[("Dockerfile", TWO_STEPS)], "mend");
+    house.push(&dir, &["main"]).succeeded();
+}
+
+#[test]
+fn an_unchanged_tree_is_not_solved_again() {
+    let house = House::start("same");
+    let dir = shop(&house);
+    house.push(&dir, &["main"]).succeeded();
+    let first = house.manifest("shop", "main").unwrap();
+    house.commit(&dir, &[], "no change of the tree");
+    house.push(&dir, &["main"]).succeeded().shows("Nothing to build").hides("RUN uname");
+    let second = house.manifest("shop", "main").unwrap();
+    assert_eq!(first["manifests"], second["manifests"]);
+    assert_ne!(first["annotations"], second["annotations"], "the revision is the new commit");
+    // asked for, it is solved again
+    house.commit(&dir, &[], "again");
+    house.push(&dir, &["-o", "no-cache", "main"]).succeeded().hides("Nothing to build").shows("RUN uname");
+}
+
+#[test]
+fn a_changed_file_reaches_the_image_and_a_revert_too() {
+    let house = House::start("edit");
+    let dir = shop(&house);
+    for (round, text) in ["hello\n", "jello\n", "hello\n", "cello\n"].into_iter().enumerate() {
+        house.commit(&dir, &[("greeting", text)], &format!("round {round}"));
+        house.push(&dir, &["main"]).succeeded();
+        assert_eq!(house.image_file("shop", "main", "linux/amd64", "greeting").unwrap(), text);
+        assert_eq!(house.image_file("shop", "main", "linux/arm64", "greeting").unwrap(), text);
+    }
+}
+
+#[test]
+fn options_plan_try_and_unknown() {
+    let house = House::start("options");
+    let dir = shop(&house);
+    let said =
+        house.push(&dir, &["-o", "plan", "main"]).failed().shows("! [remote rejected] main -> main (plan");
+    assert!(said.stderr.contains("\"platforms\""), "{}", said.stderr);
+    assert_eq!(house.manifest("shop", "main"), None);
+
+    house
+        .push(&dir, &["-o", "fast", "main"])
+        .failed()
+        .shows("unknown push option \"fast\"")
+        .shows("no-cache");
+    house.push(&dir, &["-o", "platform=linux/amd64", "main"]).failed().shows("only a try may be narrowed");
+
+    let said = house
+        .push(&dir, &["-o", "try", "-o", "platform=linux/arm64", "main"])
+        .failed()
+        .shows("! [remote rejected] main -> main (try");
+    let tag = said
+        .stderr
+        .lines()
+        .find_map(|l| l.split_once(":try-").map(|(_, rest)| format!("try-{}", rest.trim())))
+        .unwrap_or_else(|| panic!("no try tag in:\n{}", said.stderr));
+    assert_eq!(platforms(&house.manifest("shop", &tag).unwrap()), ["linux/arm64"]);
+    assert_eq!(house.manifest("shop", "main"), None);
+    assert!(house.remote_refs(&dir).is_empty());
+}
+
+#[test]
+fn refs_that_do_not_build_are_stored_and_said_so() {
+    let house = House::start("refs");
+    let dir = shop(&house);
+    house.git(&dir, &["branch", "topic"]).succeeded();
+    house.git(&dir, &["tag", "v1"]).succeeded();
+    house.push(&dir, &["topic", "v1"]).succeeded().shows("topic").shows("stored").hides("RUN uname");
+    assert_eq!(house.manifest("shop", "topic"), None);
+    let refs = house.remote_refs(&dir);
+    assert!(refs.contains_key("refs/heads/topic") && refs.contains_key("refs/tags/v1"), "{refs:?}");
+
+    house.lemnos(&["apps", "set", "shop", "branches=release/*", "build-tags=true"]).succeeded();
+    house.git(&dir, &["branch", "release/1.x"]).succeeded();
+    house.git(&dir, &["tag", "v2"]).succeeded();
+    house.push(&dir, &["main", "release/1.x", "v2"]).succeeded();
+    for tag in ["main", "latest", "release-1.x", "v2"] {
+        assert!(house.manifest("shop", tag).is_some(), "{tag}");
+    }
+    assert_eq!(house.manifest("shop", "v2").unwrap()["annotations"]["org.opencontainers.image.version"], "2");
+
+    house.push(&dir, &[":topic"]).succeeded();
+    assert!(!house.remote_refs(&dir).contains_key("refs/heads/topic"));
+}
+
+#[test]
+fn two_refs_never_share_a_tag() {
+    let house = House::start("clash");
+    let dir = shop(&house);
+    house.lemnos(&["apps", "set", "shop", "branches=*"]).succeeded();
+    house.git(&dir, &["branch", "a/b"]).succeeded();
+    house.git(&dir, &["branch", "a-b"]).succeeded();
+    house.push(&dir, &["a/b"]).succeeded();
+    house.push(&dir, &["a-b"]).failed().shows("a/b").shows("hint: ");
+}
+
+#[test]
+fn force_delete_and_atomic_pushes() {
+    let house = House::start("force");
+    let dir = shop(&house);
+    house.push(&dir, &["main"]).succeeded();
+    let first = house.git(&dir, &["rev-parse", "HEAD"]).succeeded().stdout.trim().to_owned();
+    house.commit(&dir, &[("greeting", "two\n")], "two");
+    house.push(&dir, &["main"]).succeeded();
+    house.git(&dir, &["reset", "-q", "--hard", &first]).succeeded();
+    house.push(&dir, &["main"]).failed().shows("rejected");
+    house.push(&dir, &["--force", "main"]).succeeded();
+    assert_eq!(house.image_file("shop", "main", "linux/amd64", "greeting").unwrap(), "hello\n");
+
+    // atomic: one build fails, so no ref moves, also not the one that only had to be stored
+    house.git(&dir, &["branch", "topic"]).succeeded();
+    house.commit(&dir, &[("Dockerfile", "FROM busybox\nRUN false\n")], "break");
+    house.push(&dir, &["--atomic", "main", "topic"]).failed().shows("build failed: Dockerfile:2");
+    let refs = house.remote_refs(&dir);
+    assert_eq!(refs["refs/heads/main"], first);
+    assert!(!refs.contains_key("refs/heads/topic"), "{refs:?}");
+    // without it each ref has its own answer
+    house.push(&dir, &["main", "topic"]).failed().shows("build failed: Dockerfile:2");
+    assert!(house.remote_refs(&dir).contains_key("refs/heads/topic"));
+
+    house.git(&dir, &["reset", "-q", "--hard", &first]).succeeded();
+    house.push(&dir, &["--atomic", "main", ":topic"]).succeeded();
+    assert!(!house.remote_refs(&dir).contains_key("refs/heads/topic"));
+}
+
+#[test]
+fn clone_and_fetch_work_and_strangers_see_nothing() {
+    let house = House::start("clone");
+    let dir = shop(&house);
+    house.push(&dir, &["main"]).succeeded();
+    let copy = house.home.path().join("copy");
+    house.git(&dir, &["clone", "-q", &house.url("shop"), copy.to_str().unwrap()]).succeeded();
+    assert_eq!(std::fs::read_to_string(copy.join("greeting")).unwrap(), "hello\n");
+    house.commit(&dir, &[("greeting", "more\n")], "more");
+    house.push(&dir, &["main"]).succeeded();
+    house.git(&copy, &["fetch", "-q", "--depth=1", "origin"]).succeeded();
+
+    house.generate_key("stranger");
+    let mut command = house.git_command(&dir);
+    let said = command
+        .env("GIT_SSH_COMMAND", house.ssh_command("stranger").replace("LogLevel=ERROR", "LogLevel=INFO"));
+    let output = said.args(["ls-remote", "builder"]).output().unwrap();
+    assert!(!output.status.success());
+
+    // a registered user without a grant reads the same as a missing app
+    house
+        .lemnos(&["keys", "add", "eve", house.home.path().join("stranger.pub").to_str().unwrap()])
+        .succeeded();
+    let ask = |app: &str| {
+        let mut command = house.git_command(&dir);
+        command.env("GIT_SSH_COMMAND", house.ssh_command("stranger"));
+        let output = command.args(["ls-remote", &house.url(app)]).output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).replace(app, "APP")
+    };
+    assert_eq!(ask("shop"), ask("nowhere"));
+}
+
+#[test]
+fn a_single_platform_app_gets_an_index_too() {
+    let house = House::start("single");
+    let dir = shop(&house);
+    house.lemnos(&["apps", "set", "shop", "platforms=linux/amd64", "compression=zstd"]).succeeded();
+    // content of its own: BuildKit keeps the compression of a layer that it has already
+    house.commit(&dir, &[("greeting", &format!("{}\n", house.prefix))], "unique");
+    house.push(&dir, &["main"]).succeeded();
+    let index = house.manifest("shop", "main").unwrap();
+    assert_eq!(platforms(&index), ["linux/amd64"]);
+    let child = index["manifests"][0]["digest"].as_str().unwrap();
+    let image = format!("docker://{}@{child}", house.image("shop"));
+    let output =
+        house.command("skopeo").args(["inspect", "--raw", "--tls-verify=false", &image]).output().unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let layers = manifest["layers"].as_array().unwrap();
+    assert!(layers.last().unwrap()["mediaType"].as_str().unwrap().ends_with("+zstd"), "{manifest}");
+}
+
+#[test]
+fn submodules_and_lfs_pointers_are_named_not_built_wrong() {
+    let house = House::start("subs");
+    let dir = shop(&house);
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n";
+    house.commit(&dir, &[("model.bin", pointer), ("Dockerfile", "FROM busybox\nCOPY . /src\n")], "lfs");
+    house.push(&dir, &["main"]).failed().shows("model.bin").shows("LFS");
+    house.commit(&dir, &[(".dockerignore", "model.bin\n")], "ignore it");
+    house.push(&dir, &["main"]).succeeded();
+
+    let commit = house.git(&dir, &["rev-parse", "HEAD"]).succeeded().stdout.trim().to_owned();
+    std::fs::write(
+        dir.join(".gitmodules"),
+        "[submodule \"lib\"]\n\tpath = lib\n\turl = https://example.com/lib.git\n",
+    )
+    .unwrap();
+    house.git(&dir, &["update-index", "--add", "--cacheinfo", &format!("160000,{commit},lib")]).succeeded();
+    house.git(&dir, &["add", ".gitmodules"]).succeeded();
+    house.git(&dir, &["commit", "-q", "-m", "submodule"]).succeeded();
+    house.push(&dir, &["main"]).failed().shows("lib").shows("submodule");
+}
+
+#[test]
+fn the_check_warnings_of_buildkit_are_shown_with_file_and_line() {
+    let house = House::start("warn");
+    house.app("shop");
+    let dir = house.repository("shop", &[("Dockerfile", "FROM busybox AS Base\nMAINTAINER ada\n")]);
+    house.push(&dir, &["main"]).succeeded().shows("warning: Dockerfile:2: ");
+}
+
+#[test]
+fn a_client_that_goes_away_does_not_stop_its_push() {
+    let mut house = House::start("gone");
+    house.app("shop");
+    let dir =
+        house.repository("shop", &[("Dockerfile", "FROM busybox\nRUN echo started; sleep 3; date > /d\n")]);
+    let mut client = house
+        .git_command(&dir)
+        .args(["push", "builder", "main"])
+        .stderr(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut screen = std::io::BufReader::new(client.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("started") {
+        line.clear();
+        assert_ne!(std::io::BufRead::read_line(&mut screen, &mut line).unwrap(), 0, "the push ended early");
+    }
+    client.kill().unwrap();
+    client.wait().unwrap();
+    house.until("the build ends", |h| h.builds("shop").first().is_some_and(|b| b["state"] != "running"));
+    assert_eq!(house.builds("shop")[0]["state"], "succeeded");
+    assert!(house.manifest("shop", "main").is_some());
+    assert!(house.remote_refs(&dir).contains_key("refs/heads/main"));
+}
