@@ -183,7 +183,10 @@ impl FromStr for Platform {
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let refuse =
             || Invalid::new("platform", text, "OS/ARCH[/VARIANT], for example linux/amd64 or linux/arm/v7");
-        let word = |p: &str| !p.is_empty() && p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let word = |p: &str| {
+            // the one name with more than letters and digits in it
+            p == "x86_64" || !p.is_empty() && p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        };
         let mut parts = text.split('/');
         let (Some(os), Some(arch), variant, None) = (parts.next(), parts.next(), parts.next(), parts.next())
         else {
