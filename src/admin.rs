@@ -299,3 +299,6 @@ async fn on_disk(
         .await
         .map_err(|cause| Report::internal(format!("working on the repository: {cause}")))?
 }
+
+#[cfg(test)]
+mod tests;

@@ -126,3 +126,6 @@ fn check_strength(key: &PublicKey) -> Result<(), Report> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,9 +27,13 @@ pub struct DataLock {
 impl DataLock {
     /// For the server: nobody else works here while it is held. Makes the directory where there is none.
     pub async fn for_server(data_dir: &Path) -> Result<Self, Report> {
+        Self::for_server_within(data_dir, SERVER_WAIT_MS).await
+    }
+
+    pub(super) async fn for_server_within(data_dir: &Path, wait_ms: u64) -> Result<Self, Report> {
         prepare(data_dir)?;
         let mut file = open(data_dir)?;
-        if !locked_within(&file, FlockOperation::NonBlockingLockExclusive, SERVER_WAIT_MS, data_dir).await? {
+        if !locked_within(&file, FlockOperation::NonBlockingLockExclusive, wait_ms, data_dir).await? {
             return Err(in_use(data_dir, &mut file));
         }
         let pid = std::process::id().to_string();

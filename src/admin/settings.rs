@@ -199,3 +199,6 @@ fn check_label(name: &str, value: &str) -> Result<(), Report> {
             .hint("a name of visible ASCII without '=', for example org.opencontainers.image.vendor, and a value of one line"))
     }
 }
+
+#[cfg(test)]
+mod tests;
