@@ -1,1 +1,648 @@
-//! Tests of admin.
+//! The commands that administer, as their users see them: the real program, on a data directory of its own, with no
+//! server and through one.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+
+use lemnos::admin::socket::{Listener, serve};
+use lemnos::admin::{Context, DataLock, Ready, ReadyFile, Repositories};
+use lemnos::error::Report;
+use lemnos::event::{BuildEvent, Recorded};
+use lemnos::model::{Build, BuildState, Digest};
+use lemnos::store::{Finished, Store};
+
+const ANN: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDv/UWWtoNtMA6gn7s+MuknCLWZJyMlNpNtH3IP0q89X ann@host\n";
+const ANN_PRINT: &str = "SHA256:7TvMabxLmq7dUiszEhii8VWzAJ4CVIZ018qUNc/7zxg";
+const BOB: &str = "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29tAAAAIAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gAAAABHNzaDo=\n";
+
+/// A home directory with a data directory in it, and nothing of the test's environment.
+struct Home {
+    dir: tempfile::TempDir,
+}
+
+impl Home {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("ann.pub"), ANN).unwrap();
+        std::fs::write(dir.path().join("bob.pub"), BOB).unwrap();
+        Self { dir }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    fn command(&self, arguments: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lemnos"));
+        command.args(arguments.split_whitespace()).env_clear().current_dir(self.dir.path());
+        command.env("HOME", self.dir.path()).env("LEMNOS_DATA", self.data()).stdin(Stdio::null());
+        command
+    }
+
+    fn output(&self, arguments: &str, stdin: &str) -> Output {
+        let mut command = self.command(arguments);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    /// What stands on the screen afterwards, with what differs from run to run taken out.
+    fn run(&self, arguments: &str) -> String {
+        self.run_with(arguments, "")
+    }
+
+    fn run_with(&self, arguments: &str, stdin: &str) -> String {
+        let output = self.output(arguments, stdin);
+        let mut text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+        match output.status.code() {
+            Some(0) => {}
+            Some(code) => text.push_str(&format!("exit {code}\n")),
+            None => text.push_str("killed\n"),
+        }
+        let text = text.replace(self.dir.path().to_str().unwrap(), "HOME");
+        text.lines().map(|line| redacted(line) + "\n").collect()
+    }
+
+    fn json(&self, arguments: &str) -> serde_json::Value {
+        let output = self.output(arguments, "");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    async fn store(&self) -> Store {
+        std::fs::create_dir_all(self.data()).unwrap();
+        Store::open(&self.data()).await.unwrap()
+    }
+}
+
+/// Times become T.
+fn redacted(line: &str) -> String {
+    let shape =
+        |text: &str| -> String { text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect() };
+    let mut line = line.to_owned();
+    while let Some(at) = (0..line.len())
+        .find(|at| line.get(*at..at + 19).is_some_and(|text| shape(text) == "0000-00-00 00:00:00"))
+    {
+        line.replace_range(at..at + 19, "T------------------");
+    }
+    line
+}
+
+#[test]
+fn keys_without_a_server() {
+    let home = Home::new();
+    insta::assert_snapshot!(home.run("keys list"), @r"
+    error: there is no lemnos data in HOME/data
+    hint: name the server's directory with --data DIR or LEMNOS_DATA
+    exit 3
+    ");
+    insta::assert_snapshot!(home.run("keys add ann ann.pub"), @r"Added SHA256:7TvMabxLmq7dUiszEhii8VWzAJ4CVIZ018qUNc/7zxg for ann (ann@host)");
+    insta::assert_snapshot!(home.run("keys add ann ann.pub"), @r"Known already: SHA256:7TvMabxLmq7dUiszEhii8VWzAJ4CVIZ018qUNc/7zxg for ann (ann@host)");
+    insta::assert_snapshot!(home.run_with("keys add bob -", BOB), @r"Added SHA256:nX0hpi5mKbTIJ10yBq5/sLQhiI1Y0RBAqN0drDdgJWs for bob");
+    insta::assert_snapshot!(home.run_with("keys add bob", ANN), @r"
+    error: key SHA256:7TvMabxLmq7dUiszEhii8VWzAJ4CVIZ018qUNc/7zxg belongs to user ann already
+    hint: a key says who pushes, so it has one user: remove it from ann first (`lemnos keys remove SHA256:7TvMabxLmq7dUiszEhii8VWzAJ4CVIZ018qUNc/7zxg`), or add another key
+    exit 5
+    ");
+    insta::assert_snapshot!(home.run("keys list"), @r"
+    USER  FINGERPRINT                                         TYPE                        ADDED                COMMENT
+    ann   SHA256:7TvMabxLmq7dUiszEhii8VWzAJ4CVIZ018qUNc/7zxg  ssh-ed25519                 T------------------  ann@host
+    bob   SHA256:nX0hpi5mKbTIJ10yBq5/sLQhiI1Y0RBAqN0drDdgJWs  sk-ssh-ed25519@openssh.com  T------------------
+    ");
+    insta::assert_snapshot!(home.run("keys list bob"), @r"
+    USER  FINGERPRINT                                         TYPE                        ADDED                COMMENT
+    bob   SHA256:nX0hpi5mKbTIJ10yBq5/sLQhiI1Y0RBAqN0drDdgJWs  sk-ssh-ed25519@openssh.com  T------------------
+    ");
+    insta::assert_snapshot!(home.run("keys list nobody"), @r"No keys. Add one: lemnos keys add USER FILE");
+    let keys = home.json("keys list --json");
+    assert_eq!(keys[0]["fingerprint"], ANN_PRINT);
+    assert_eq!(keys[0]["user"], "ann");
+    assert_eq!(keys.as_array().unwrap().len(), 2);
+    insta::assert_snapshot!(home.run(&format!("keys remove {ANN_PRINT}")), @r"Removed SHA256:7TvMabxLmq7dUiszEhii8VWzAJ4CVIZ018qUNc/7zxg of ann (ann@host); ann has no key left, their grants stay");
+    insta::assert_snapshot!(home.run(&format!("keys remove {ANN_PRINT}")), @r"
+    error: no key SHA256:7TvMabxLmq7dUiszEhii8VWzAJ4CVIZ018qUNc/7zxg is registered
+    hint: `lemnos keys list` shows the registered keys
+    exit 3
+    ");
+    insta::assert_snapshot!(home.run("keys remove ann"), @r#"
+    error: "ann" is not a valid key fingerprint
+    hint: SHA256: and 43 base64 characters, as `ssh-keygen -lf FILE` prints it
+    exit 2
+    "#);
+    assert_eq!(home.json("keys add ann ann.pub --json")[0]["fingerprint"], ANN_PRINT);
+    assert_eq!(home.json(&format!("keys remove {ANN_PRINT} --json"))["user"], "ann");
+}
+
+#[test]
+fn keys_that_cannot_be_read() {
+    let home = Home::new();
+    insta::assert_snapshot!(home.run("keys add ann absent.pub"), @r"
+    error: reading absent.pub: No such file or directory (os error 2)
+    hint: give a .pub file, or the keys on standard input; `ssh-keygen -t ed25519` makes a key
+    exit 3
+    ");
+    insta::assert_snapshot!(home.run("keys add -ann ann.pub"), @r"
+    error: unexpected argument '-a' found
+
+      tip: to pass '-a' as a value, use '-- -a'
+
+    Usage: lemnos keys add [OPTIONS] <USER> [FILE]
+
+    For more information, try '--help'.
+    exit 2
+    ");
+    insta::assert_snapshot!(home.run("keys add a/b ann.pub"), @r#"
+    error: "a/b" is not a valid user name
+    hint: use 1 to 63 letters, digits, '.', '_', '-' or '@', beginning with a letter or digit
+    exit 2
+    "#);
+    std::fs::write(home.dir.path().join("id"), "-----BEGIN OPENSSH PRIVATE KEY-----\n").unwrap();
+    insta::assert_snapshot!(home.run("keys add ann id"), @r"
+    error: this is a private key
+    hint: it stays with its owner; give the public half, the file of the same name that ends in .pub
+    exit 2
+    ");
+    std::fs::write(home.dir.path().join("binary"), [0xff, 0xfe]).unwrap();
+    insta::assert_snapshot!(home.run("keys add ann binary"), @r"
+    error: binary is not text: it is no file of public keys
+    exit 2
+    ");
+    assert!(home.run("keys list").contains("No keys."), "nothing was added");
+}
+
+#[test]
+fn apps_without_a_server() {
+    let home = Home::new();
+    home.run("keys add ann ann.pub");
+    insta::assert_snapshot!(home.run("apps list"), @r"No apps. Make one: lemnos apps create NAME");
+    insta::assert_snapshot!(home.run("apps create shop"), @r"
+    Created app shop
+      lemnos apps grant shop USER
+      git remote add builder ssh://git@localhost:2222/shop.git
+      git push builder main
+    ");
+    insta::assert_snapshot!(home.run("apps create shop"), @r"
+    error: there is an app shop already
+    hint: `lemnos apps show shop` shows it
+    exit 5
+    ");
+    insta::assert_snapshot!(home.run("apps create Shop"), @r#"
+    error: "Shop" is not a valid app name
+    hint: use 1 to 63 lower-case letters, digits and single '-', '.' or '_' between them, beginning and ending with a letter or digit
+    exit 2
+    "#);
+    insta::assert_snapshot!(home.run("apps grant shop ann"), @r"ann may push to shop");
+    insta::assert_snapshot!(home.run("apps grant shop ann"), @r"ann may push to shop already");
+    insta::assert_snapshot!(home.run("apps grant shop bob"), @r"
+    error: there is no user bob
+    hint: a user appears with the first key: `lemnos keys add bob FILE`
+    exit 3
+    ");
+    insta::assert_snapshot!(home.run("apps grant blog ann"), @r"
+    error: there is no app blog
+    hint: `lemnos apps list` shows the apps; `lemnos apps create blog` makes it
+    exit 3
+    ");
+    insta::assert_snapshot!(home.run("apps list"), @r"
+    APP   IMAGE                USERS
+    shop  127.0.0.1:5000/shop  ann
+    ");
+    let app = home.json("apps show shop --json");
+    assert_eq!(app, home.json("apps list --json")[0]);
+    assert_eq!((&app["name"], &app["image"]), (&"shop".into(), &"127.0.0.1:5000/shop".into()));
+    assert_eq!(app["users"], serde_json::json!(["ann"]));
+    let repository = home.data().join(format!("repositories/{}.git", app["id"].as_str().unwrap()));
+    assert!(repository.join("HEAD").exists());
+    insta::assert_snapshot!(home.run("apps revoke shop ann"), @r"ann may no longer push to shop");
+    insta::assert_snapshot!(home.run("apps revoke shop ann"), @r"
+    error: user ann has no grant on app shop
+    hint: `lemnos apps show shop` shows who may push
+    exit 3
+    ");
+    insta::assert_snapshot!(home.run("apps destroy shop"), @r"
+    error: app shop is not destroyed
+    hint: nobody can be asked here: say --yes
+    exit 2
+    ");
+    insta::assert_snapshot!(home.run("apps destroy shop --yes"), @r"
+    Destroyed app shop with its repository, settings, grants and builds.
+    Tags that were pushed to 127.0.0.1:5000/shop stay in the registry.
+    ");
+    insta::assert_snapshot!(home.run("apps show shop"), @r"
+    error: there is no app shop
+    hint: `lemnos apps list` shows the apps; `lemnos apps create shop` makes it
+    exit 3
+    ");
+    assert!(!repository.exists());
+    assert_eq!(home.json("apps create shop --json")["settings"]["main_branch"], "main");
+    assert_eq!(home.json("apps destroy shop --force --json")["name"], "shop");
+}
+
+#[test]
+fn settings_of_an_app() {
+    let home = Home::new();
+    home.run("apps create shop");
+    insta::assert_snapshot!(
+        home.run("apps set shop platforms=linux/amd64,linux/arm/v7 build-tags=true main-branch=trunk build-arg.V=1,2"),
+        @r"
+        app          shop
+        image        127.0.0.1:5000/shop
+        users        -
+        main-branch  trunk
+        branches     -
+        build-tags   true
+        platforms    linux/amd64,linux/arm/v7
+        tags         -
+        build-args   V=1,2
+        labels       -
+        compression  gzip
+        dockerfile   -
+        context      -
+        target       -
+        "
+    );
+    insta::assert_snapshot!(home.run("apps set shop platforms= build-arg.V="), @r"
+    app          shop
+    image        127.0.0.1:5000/shop
+    users        -
+    main-branch  trunk
+    branches     -
+    build-tags   true
+    platforms    -
+    tags         -
+    build-args   -
+    labels       -
+    compression  gzip
+    dockerfile   -
+    context      -
+    target       -
+    ");
+    insta::assert_snapshot!(home.run("apps set shop platfroms=linux/amd64"), @r"
+    error: platfroms: unknown setting
+    hint: did you mean platforms? known settings: main-branch, branches, build-tags, platforms, tags, build-args, build-arg.NAME, labels, label.NAME, image, compression, dockerfile, context, target
+    exit 2
+    ");
+    insta::assert_snapshot!(home.run("apps set shop platforms"), @r#"
+    error: "platforms" is not KEY=VALUE
+    hint: `lemnos apps set --help` lists the keys; KEY= resets one
+    exit 2
+    "#);
+    insta::assert_snapshot!(home.run("apps set nil platforms="), @r"
+    error: there is no app nil
+    hint: `lemnos apps list` shows the apps; `lemnos apps create nil` makes it
+    exit 3
+    ");
+    let app = home.json("apps set shop compression=zstd --json");
+    assert_eq!(
+        (&app["settings"]["compression"], &app["settings"]["main_branch"]),
+        (&"zstd".into(), &"trunk".into())
+    );
+    let head = home.data().join(format!("repositories/{}.git/HEAD", app["id"].as_str().unwrap()));
+    assert_eq!(std::fs::read_to_string(head).unwrap(), "ref: refs/heads/trunk\n");
+    home.run("apps create blog");
+    insta::assert_snapshot!(home.run("apps set blog image=localhost:5000/shop"), @r"
+    error: image localhost:5000/shop belongs to app shop already
+    hint: two apps never share an image name: set another one with `lemnos apps set APP image=HOST/PATH`
+    exit 5
+    ");
+}
+
+fn build(id: &str, started_at_ms: i64) -> Build {
+    Build {
+        id: id.parse().unwrap(),
+        app: "shop".parse().unwrap(),
+        user: "ann".parse().unwrap(),
+        reference: "refs/heads/main".parse().unwrap(),
+        commit: "0123456789abcdef0123456789abcdef01234567".parse().unwrap(),
+        state: BuildState::Running,
+        started_at_ms,
+        finished_at_ms: None,
+        image: None,
+        digest: None,
+        tags: Vec::new(),
+        reason: None,
+    }
+}
+
+const FAILED: &str = "0000000000000000000000aaaa111111";
+const GOOD: &str = "0000000000000000000001bbbb222222";
+
+/// A store with a failed and a good build.
+async fn with_builds(home: &Home) -> Store {
+    home.run("apps create shop");
+    let store = home.store().await;
+    for (id, state, reason) in [
+        (FAILED, BuildState::Failed, Some("build failed: Dockerfile:3 RUN make, exit 2")),
+        (GOOD, BuildState::Succeeded, None),
+    ] {
+        let build = build(id, 1_000);
+        store.create_build(&build).await.unwrap();
+        let events: Vec<_> =
+            ["one", "two"].iter().enumerate().map(|(seq, text)| note(seq as u64, text)).collect();
+        store.append_events(&build.id, &events).await.unwrap();
+        let good = state == BuildState::Succeeded;
+        let end = Finished {
+            state,
+            at_ms: 13_345,
+            image: good.then(|| "127.0.0.1:5000/shop".parse().unwrap()),
+            digest: good.then(|| Digest::of(b"x")),
+            tags: if good {
+                vec!["git-0123456789ab".parse().unwrap(), "main".parse().unwrap()]
+            } else {
+                Vec::new()
+            },
+            reason: reason.map(str::to_owned),
+        };
+        store.finish_build(&build.id, &end).await.unwrap();
+    }
+    store
+}
+
+fn note(seq: u64, text: &str) -> Recorded {
+    Recorded { seq, at_ms: seq, event: BuildEvent::Note { text: text.to_owned() } }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn builds_without_a_server() {
+    let home = Home::new();
+    let store = with_builds(&home).await;
+    insta::assert_snapshot!(home.run("builds list"), @r"
+    BUILD       APP   REF   COMMIT        USER  STATE      STARTED              TOOK
+    bbbb222222  shop  main  0123456789ab  ann   succeeded  T------------------  12.3s
+    aaaa111111  shop  main  0123456789ab  ann   failed     T------------------  12.3s
+    ");
+    insta::assert_snapshot!(home.run("builds list --limit 1 --before bbbb222222 --app shop"), @r"
+    BUILD       APP   REF   COMMIT        USER  STATE   STARTED              TOOK
+    aaaa111111  shop  main  0123456789ab  ann   failed  T------------------  12.3s
+    ");
+    insta::assert_snapshot!(home.run("builds list --app nil"), @r"
+    error: there is no app nil
+    hint: `lemnos apps list` shows the apps; `lemnos apps create nil` makes it
+    exit 3
+    ");
+    insta::assert_snapshot!(home.run("builds show bbbb222222"), @r"
+    build    0000000000000000000001bbbb222222
+    app      shop
+    ref      refs/heads/main
+    commit   0123456789abcdef0123456789abcdef01234567
+    user     ann
+    state    succeeded
+    started  T------------------
+    took     12.3s
+    image    127.0.0.1:5000/shop@sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881
+    tags     git-0123456789ab main
+    ");
+    insta::assert_snapshot!(home.run("builds show 111111"), @r"
+    build    0000000000000000000000aaaa111111
+    app      shop
+    ref      refs/heads/main
+    commit   0123456789abcdef0123456789abcdef01234567
+    user     ann
+    state    failed
+    started  T------------------
+    took     12.3s
+    reason   build failed: Dockerfile:3 RUN make, exit 2
+    ");
+    insta::assert_snapshot!(home.run("builds show 0000"), @r#"
+    error: "0000" matches several builds: 0000000000000000000001bbbb222222, 0000000000000000000000aaaa111111
+    hint: type more digits
+    exit 2
+    "#);
+    insta::assert_snapshot!(home.run("builds show ffff"), @r#"
+    error: no build matches "ffff"
+    hint: `lemnos builds list` shows the builds; at least the last 4 digits of an id name one
+    exit 3
+    "#);
+    insta::assert_snapshot!(home.run("builds logs 111111"), @r"
+    one
+    two
+    ");
+    insta::assert_snapshot!(home.run("builds logs -f 111111"), @r"
+           one
+           two
+    exit 1
+    ");
+    insta::assert_snapshot!(home.run("builds logs 222222 --json"), @r#"
+    {"seq":0,"at_ms":0,"event":{"type":"note","text":"one"}}
+    {"seq":1,"at_ms":1,"event":{"type":"note","text":"two"}}
+    "#);
+    assert_eq!(home.json("builds list --json")[0]["id"], GOOD);
+    assert_eq!(home.json("builds show 111111 --json")["state"], "failed");
+    store.create_build(&build("0000000000000000000002cccc333333", 1_000)).await.unwrap();
+    insta::assert_snapshot!(home.run("builds logs -f 333333"), @r"
+    error: build cccc333333 has not ended, and no server runs that would end it
+    hint: start the server: it takes up or closes what was interrupted
+    exit 6
+    ");
+}
+
+/// What the server's repositories do is proven with `receive`.
+struct NoRepositories;
+
+impl Repositories for NoRepositories {
+    fn create(&self, _: &str) -> Result<(), Report> {
+        Ok(())
+    }
+    fn remove(&self, _: &str) -> Result<(), Report> {
+        Ok(())
+    }
+    fn set_head(&self, _: &str, _: &str) -> Result<(), Report> {
+        Ok(())
+    }
+}
+
+/// A server of the home's data directory, as far as administration goes.
+struct Server {
+    store: Store,
+    lock: DataLock,
+    _tasks: tokio::task::JoinSet<()>,
+}
+
+async fn server(home: &Home) -> Server {
+    let lock = DataLock::for_server(&home.data()).await.unwrap();
+    let store = home.store().await;
+    let listener = Listener::bind(&home.data(), &lock).unwrap();
+    let prefix = Some("registry.example.com/team".parse().unwrap());
+    let context = Context { prefix, repositories: Arc::new(NoRepositories), serving: true };
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(serve(listener, store.clone(), context));
+    Server { store, lock, _tasks: tasks }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_reach_a_running_server_and_a_key_works_at_once() {
+    let home = Home::new();
+    let server = server(&home).await;
+    insta::assert_snapshot!(home.run("keys add ann ann.pub"), @r"Added SHA256:7TvMabxLmq7dUiszEhii8VWzAJ4CVIZ018qUNc/7zxg for ann (ann@host)");
+    let found = server.store.find_key(&ANN_PRINT.parse().unwrap()).await.unwrap();
+    assert_eq!(found.unwrap().user.as_str(), "ann");
+    let ready = Ready {
+        ssh: "0.0.0.0:40022".to_owned(),
+        http: "127.0.0.1:8080".to_owned(),
+        registry: "registry.example.com/team".to_owned(),
+        builders: Vec::new(),
+        pid: 1,
+    };
+    let _ready = ReadyFile::write(&home.data(), &ready, &server.lock).unwrap();
+    insta::assert_snapshot!(home.run("apps create shop"), @r"
+    Created app shop
+      lemnos apps grant shop USER
+      git remote add builder ssh://git@localhost:40022/shop.git
+      git push builder main
+    ");
+    // the prefix is the server's, not the command's
+    insta::assert_snapshot!(home.run("apps list"), @r"
+    APP   IMAGE                           USERS
+    shop  registry.example.com/team/shop  -
+    ");
+    insta::assert_snapshot!(home.run("apps set shop nope=1"), @r"
+    error: nope: unknown setting
+    hint: known settings: main-branch, branches, build-tags, platforms, tags, build-args, build-arg.NAME, labels, label.NAME, image, compression, dockerfile, context, target
+    exit 2
+    ");
+    server.store.create_build(&build(FAILED, 1_000)).await.unwrap();
+    insta::assert_snapshot!(home.run("apps destroy shop --yes"), @r"
+    error: build aaaa111111 of shop is running
+    hint: wait until it has ended: `lemnos builds logs BUILD -f` follows it
+    exit 5
+    ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_build_is_followed_to_its_end() {
+    let home = Home::new();
+    let server = server(&home).await;
+    home.run("apps create shop");
+    let build = build(FAILED, 1_000);
+    server.store.create_build(&build).await.unwrap();
+    server.store.append_events(&build.id, &[note(0, "one")]).await.unwrap();
+    let mut child = home.command("builds logs -f 111111").stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    let mut next = || lines.next().map(Result::unwrap);
+    assert!(next().unwrap().contains("one"));
+    server.store.append_events(&build.id, &[note(1, "two")]).await.unwrap();
+    assert!(next().unwrap().contains("two"));
+    let end = Finished {
+        state: BuildState::Failed,
+        at_ms: 2_000,
+        image: None,
+        digest: None,
+        tags: Vec::new(),
+        reason: None,
+    };
+    server.store.finish_build(&build.id, &end).await.unwrap();
+    assert_eq!(next(), None);
+    assert_eq!(child.wait().unwrap().code(), Some(1), "the build failed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_holds_the_directory_without_answering_is_said() {
+    let home = Home::new();
+    home.run("keys add ann ann.pub");
+    let _lock = DataLock::for_server(&home.data()).await.unwrap();
+    insta::assert_snapshot!(home.run("keys list"), @r"
+    error: a server holds HOME/data but does not answer
+    hint: it is starting or stopping: try again in a moment
+    exit 6
+    ");
+}
+
+#[test]
+fn several_commands_at_once_on_a_fresh_directory() {
+    let home = Home::new();
+    let children: Vec<_> = ["ann.pub", "bob.pub", "ann.pub", "bob.pub"]
+        .map(|file| {
+            let user = file.trim_end_matches(".pub");
+            let mut command = home.command(&format!("keys add {user} {file}"));
+            command.stdout(Stdio::null()).spawn().unwrap()
+        })
+        .into_iter()
+        .collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    assert_eq!(home.json("keys list --json").as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn the_flag_for_the_data_directory_goes_before_and_after() {
+    let home = Home::new();
+    for arguments in ["keys --data other add ann ann.pub", "keys add ann ann.pub --data other"] {
+        assert!(home.output(arguments, "").status.success());
+    }
+    assert!(home.dir.path().join("other/lemnos.db").exists());
+    assert!(!Path::new(&home.data()).exists());
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_command_quietly() {
+    let home = Home::new();
+    let mut child = home.command("config").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn the_configuration_and_where_it_came_from() {
+    let home = Home::new();
+    std::fs::create_dir(home.data()).unwrap();
+    std::fs::write(
+        home.data().join("lemnos.toml"),
+        "\nhttp = \"127.0.0.1:9000\"\n[limits]\ntree_depth = 9\n",
+    )
+    .unwrap();
+    let mut command = home.command("config --ssh 127.0.0.1:0 --builder unix:///b.sock,platform=linux/arm64");
+    let output = command.env("LEMNOS_REGISTRY", "registry.example.com/team").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap().replace(home.dir.path().to_str().unwrap(), "HOME");
+    let set: Vec<_> = text
+        .lines()
+        .filter(|line| !line.ends_with("default"))
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    insta::assert_snapshot!(set.join("\n"), @r"
+    SETTING VALUE FROM
+    data HOME/data LEMNOS_DATA
+    ssh 127.0.0.1:0 --ssh
+    http 127.0.0.1:9000 HOME/data/lemnos.toml:2
+    builders unix:///b.sock,platform=linux/arm64 --builder
+    registry registry.example.com/team LEMNOS_REGISTRY
+    docker_config HOME/.docker/config.json HOME
+    limits.tree_depth 9 HOME/data/lemnos.toml:4
+    ");
+    let json = home.json("config --json");
+    assert_eq!(json["settings"]["http"]["value"], "127.0.0.1:9000");
+    let file = home.data().join("lemnos.toml");
+    assert_eq!(json["settings"]["http"]["from"], format!("{}:2", file.display()));
+    assert_eq!(json["file"], file.to_str().unwrap());
+    assert_eq!(json["settings"]["ssh"]["from"], "default");
+    assert_eq!(json["data"]["from"], "LEMNOS_DATA");
+}
+
+#[test]
+fn a_wrong_configuration_is_refused_with_its_place() {
+    let home = Home::new();
+    std::fs::create_dir(home.data()).unwrap();
+    std::fs::write(home.data().join("lemnos.toml"), "htpp = \"127.0.0.1:9000\"\n").unwrap();
+    insta::assert_snapshot!(home.run("config"), @r#"
+    error: HOME/data/lemnos.toml:1: unknown key "htpp"
+    hint: did you mean http?
+    exit 2
+    "#);
+    insta::assert_snapshot!(home.run("config --config absent.toml"), @r"
+    error: reading HOME/absent.toml: No such file or directory (os error 2)
+    hint: name a readable TOML file with --config or LEMNOS_CONFIG
+    exit 2
+    ");
+    std::fs::remove_file(home.data().join("lemnos.toml")).unwrap();
+    let output = home.command("config").env("LEMNOS_HTPP", "x").output().unwrap();
+    insta::assert_snapshot!(String::from_utf8(output.stderr).unwrap(), @r"
+    error: unknown environment variable LEMNOS_HTPP
+    hint: did you mean LEMNOS_HTTP?
+    ");
+    assert_eq!(output.status.code(), Some(2));
+}
