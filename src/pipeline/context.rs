@@ -26,17 +26,18 @@ impl Pipeline {
         commit: &Sha,
         spec: &SolveSpec,
     ) -> Result<Opened, Failure> {
-        let key = shared_key(&job.push.app.id, job.update.name.as_str(), &spec.context_path);
+        // the store forgets an app's ledgers by this prefix when the app goes
+        let key = format!("{}/{}", job.push.app.id, job.update.name);
         let stored = self.store.ledger(&key).await.map_err(|e| from_report(Report::from(e)))?;
-        let (repository, commit, spec) = (job.repository.clone(), commit.clone(), spec.clone());
+        let (repository, commit, wanted) = (job.repository.clone(), commit.clone(), spec.clone());
         let git = self.settings.git.clone();
         let now_s = now_ms().div_euclid(1000);
         let (dirs, ledger) = blocking(move || {
             let mut ledger = Ledger::load(stored.as_deref());
-            let context = GitContext::open(&repository, &commit, &spec.context_path, &mut ledger, now_s)
+            let context = GitContext::open(&repository, &commit, &wanted.context_path, &mut ledger, now_s)
                 .map_err(|e| from_report(Report::from(e)))?
                 .streaming_with(git);
-            let beside = spec.dockerfile_path.rsplit_once('/').map_or("", |(dir, _)| dir);
+            let beside = wanted.dockerfile_path.rsplit_once('/').map_or("", |(dir, _)| dir);
             let dockerfile = context.at(beside).map_err(|e| from_report(Report::from(e)))?;
             let dirs = BTreeMap::from([
                 ("context".to_owned(), Arc::new(context) as Arc<dyn DirSource>),
@@ -47,7 +48,7 @@ impl Pipeline {
         .await?;
         let auth = RegistryAuth::new(self.registry.credentials().clone(), self.settings.plain_http.clone());
         let dirs = ContextDirs {
-            shared_key: key.clone(),
+            shared_key: shared_key(&job.push.app.id, job.update.name.as_str(), &spec.context_path),
             dirs,
             transfers: Arc::default(),
             auth: Some(Arc::new(auth)),

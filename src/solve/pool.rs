@@ -166,9 +166,10 @@ impl Builder {
             Failure::new(format!("builder {name} does not answer"), error.to_string())
                 .with_remedy("push again; if it stays, the operator looks at the builder")
         };
+        let transfers = request.session.transfers.clone();
         let client = self.connect().await.map_err(unreachable)?;
         let result = client.solve(request, |event| translator.take(event)).await;
-        let solved = result.map_err(|error| explain(error, &mut translator, spec))?;
+        let solved = result.map_err(|error| explain(error, &mut translator, spec, transfers.failure()))?;
         let digest = solved.attrs.get("containerimage.digest").and_then(|d| d.parse().ok());
         let digest = digest.ok_or_else(|| {
             let cause = format!("builder {name} ended the solve without telling the image's digest");
@@ -233,7 +234,13 @@ fn request(
     }
 }
 
-fn explain(error: SolveError, translator: &mut Translator, spec: &SolveSpec) -> Failure {
+/// `transfer`: why sending the context failed, when it did; the daemon tells only that it did.
+fn explain(
+    error: SolveError,
+    translator: &mut Translator,
+    spec: &SolveSpec,
+    transfer: Option<String>,
+) -> Failure {
     let vertex = error.vertex.as_ref();
     let seen = vertex.and_then(|v| translator.failed(&v.digest));
     let (name, log_tail) = match seen {
@@ -248,7 +255,10 @@ fn explain(error: SolveError, translator: &mut Translator, spec: &SolveSpec) -> 
         source_text: error.source.as_ref().map(|s| s.text.clone()).unwrap_or_default(),
         log_tail,
         builds_fault: error.kind == SolveErrorKind::Build,
-        message: error.message,
+        message: match (error.exit_code, transfer) {
+            (None, Some(cause)) => format!("sending the build context: {cause}"),
+            _ => error.message,
+        },
     }
     .into_failure()
 }
