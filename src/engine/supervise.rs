@@ -304,8 +304,7 @@ impl Log {
             tracing::Level::INFO => tracing::info!(engine, "{message}"),
             _ => tracing::debug!(engine, "{message}"),
         }
-        // Go ends a fatal message with a stack, two lines a frame: it would push the message out of the tail
-        if message.starts_with('\t') || !message.contains(' ') {
+        if is_stack(&message) {
             return;
         }
         let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
@@ -324,7 +323,13 @@ impl Log {
     }
 }
 
-/// Level and text of a line: both engines write logrus' JSON; anything else is passed on as it is.
+/// A line of the stack that Go ends a fatal message with, two lines a frame: it would push the message out of the tail.
+fn is_stack(line: &str) -> bool {
+    line.starts_with('\t') || !line.contains(' ')
+}
+
+/// Level and text of a line: both engines write logrus' JSON; anything else is passed on as it is. What is worth `info` to an
+/// engine is detail to its server, and the registry calls each 404 an error.
 fn read_line(line: &str) -> (tracing::Level, String) {
     #[derive(serde::Deserialize)]
     struct Line {
@@ -333,12 +338,13 @@ fn read_line(line: &str) -> (tracing::Level, String) {
         error: Option<serde_json::Value>,
     }
     let Ok(Line { level, msg, error }) = serde_json::from_str::<Line>(line) else {
-        return (tracing::Level::INFO, line.trim_end().to_owned());
+        let level = if is_stack(line) { tracing::Level::DEBUG } else { tracing::Level::INFO };
+        return (level, line.trim_end().to_owned());
     };
     let level = match level.as_str() {
+        _ if msg.starts_with("response completed") => tracing::Level::DEBUG,
         "panic" | "fatal" | "error" => tracing::Level::ERROR,
         "warning" | "warn" => tracing::Level::WARN,
-        "info" => tracing::Level::INFO,
         _ => tracing::Level::DEBUG,
     };
     match error {
@@ -356,7 +362,10 @@ mod tests {
     fn lines_keep_their_level() {
         let warn = r#"{"error":"no such file","level":"warning","msg":"reading","time":"…"}"#;
         assert_eq!(read_line(warn), (tracing::Level::WARN, "reading: no such file".to_owned()));
-        assert_eq!(read_line("plain\r"), (tracing::Level::INFO, "plain".to_owned()));
+        assert_eq!(read_line("plain words\r"), (tracing::Level::INFO, "plain words".to_owned()));
+        assert_eq!(read_line("main.main").0, tracing::Level::DEBUG);
+        let access = r#"{"level":"error","msg":"response completed with error","http.response.status":404}"#;
+        assert_eq!(read_line(access).0, tracing::Level::DEBUG);
     }
 
     #[tokio::test]
