@@ -13,5 +13,6 @@ mod engines;
 mod filesync;
 mod house;
 mod push;
+mod quickstart;
 mod registry;
 mod support;
