@@ -1,6 +1,7 @@
 //! What a failed solve means to the person who pushed: where, why, and what to do. Pure.
 
 use crate::event::{Failure, plain_line};
+use crate::model::Platform;
 
 /// What is known of a failed solve, freed of the wire.
 #[derive(Debug, Clone, Default)]
@@ -10,6 +11,8 @@ pub struct FailedSolve {
     /// Name of the failing vertex: `[linux/amd64 2/3] RUN make`.
     pub vertex: Option<String>,
     pub exit_code: Option<i32>,
+    /// The only platform of the solve: BuildKit names platforms in multi-platform solves only.
+    pub only: Option<Platform>,
     /// Dockerfile path from the root of the tree.
     pub file: String,
     /// 1-based first and last guilty line, with the file's text.
@@ -57,10 +60,8 @@ impl FailedSolve {
         }
     }
 
-    fn platform(&self) -> Option<String> {
-        let (tag, _) = bracket(self.vertex.as_deref()?)?;
-        let first = tag.split(' ').next()?;
-        first.parse::<crate::model::Platform>().ok().map(|p| p.to_string())
+    fn platform(&self) -> Option<Platform> {
+        self.vertex.as_deref().and_then(named_platform).or_else(|| self.only.clone())
     }
 
     /// The guilty lines with their neighbours, as `number: text`, the guilty ones marked with `>`.
@@ -126,8 +127,16 @@ impl FailedSolve {
 }
 
 /// `[linux/amd64 2/3] RUN make` -> (`linux/amd64 2/3`, `RUN make`)
-pub(super) fn bracket(vertex: &str) -> Option<(&str, &str)> {
+fn bracket(vertex: &str) -> Option<(&str, &str)> {
     vertex.strip_prefix('[')?.split_once("] ")
+}
+
+/// The platform in `[linux/amd64 2/3] RUN make`.
+pub(super) fn named_platform(name: &str) -> Option<Platform> {
+    let (tag, _) = bracket(name)?;
+    let first = tag.split(' ').next()?;
+    // `2/3` alone would read as a platform too
+    first.bytes().next().is_some_and(|b| b.is_ascii_alphabetic()).then(|| first.parse().ok())?
 }
 
 /// The instruction of a vertex name, on one line.
@@ -172,6 +181,7 @@ mod tests {
                     .into(),
             vertex: Some("[linux/arm64 2/2] RUN make".into()),
             exit_code: Some(2),
+            only: None,
             file: "Dockerfile".into(),
             lines: Some((3, 3)),
             source_text: "FROM busybox\n\nRUN make\nRUN true\n".into(),

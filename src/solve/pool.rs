@@ -119,7 +119,7 @@ impl Pool {
                     platforms: platforms.clone(),
                 });
             }
-            let only = (platforms.len() == 1).then(|| platforms.first().cloned()).flatten();
+            let only = sole(&platforms);
             let translator =
                 Translator::new(events.clone(), numbers.clone(), spec.dockerfile_path.clone(), only)
                     .with_tail(context.log_tail_lines);
@@ -169,7 +169,8 @@ impl Builder {
         let transfers = request.session.transfers.clone();
         let client = self.connect().await.map_err(unreachable)?;
         let result = client.solve(request, |event| translator.take(event)).await;
-        let solved = result.map_err(|error| explain(error, &mut translator, spec, transfers.failure()))?;
+        let solved = result
+            .map_err(|error| explain(error, &mut translator, spec, transfers.failure(), sole(&platforms)))?;
         let digest = solved.attrs.get("containerimage.digest").and_then(|d| d.parse().ok());
         let digest = digest.ok_or_else(|| {
             let cause = format!("builder {name} ended the solve without telling the image's digest");
@@ -234,12 +235,21 @@ fn request(
     }
 }
 
+/// The platform of a solve for one.
+fn sole(platforms: &[Platform]) -> Option<Platform> {
+    match platforms {
+        [only] => Some(only.clone()),
+        _ => None,
+    }
+}
+
 /// `transfer`: why sending the context failed, when it did; the daemon tells only that it did.
 fn explain(
     error: SolveError,
     translator: &mut Translator,
     spec: &SolveSpec,
     transfer: Option<String>,
+    only: Option<Platform>,
 ) -> Failure {
     let vertex = error.vertex.as_ref();
     let seen = vertex.and_then(|v| translator.failed(&v.digest));
@@ -250,6 +260,7 @@ fn explain(
     FailedSolve {
         vertex: name,
         exit_code: error.exit_code,
+        only,
         file: spec.dockerfile_path.clone(),
         lines: error.source.as_ref().and_then(|s| s.lines()),
         source_text: error.source.as_ref().map(|s| s.text.clone()).unwrap_or_default(),

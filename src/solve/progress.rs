@@ -11,7 +11,7 @@ use crate::buildkit::{SolveEvent, Vertex, VertexLog, VertexStatus, Warning};
 use crate::event::{BuildEvent, EventSink, plain_line};
 use crate::model::Platform;
 
-use super::failure::{bracket, shorten};
+use super::failure::{named_platform, shorten};
 
 /// A line without end is cut into pieces of this size.
 const LINE_BYTES: usize = 16 << 10;
@@ -189,14 +189,6 @@ impl Step {
         }
         events.emit(BuildEvent::StepLog { step: self.number, line });
     }
-}
-
-/// The platform in `[linux/amd64 2/3] RUN make`.
-fn named_platform(name: &str) -> Option<Platform> {
-    let (tag, _) = bracket(name)?;
-    let first = tag.split(' ').next()?;
-    // `2/3` alone would read as a platform too
-    first.bytes().next().is_some_and(|b| b.is_ascii_alphabetic()).then(|| first.parse().ok())?
 }
 
 #[cfg(test)]

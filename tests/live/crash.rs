@@ -82,6 +82,10 @@ fn a_kill_while_building_leaves_nothing_behind() {
     assert!(house.remote_refs(&dir).is_empty());
     assert_eq!(house.manifest("shop", "main"), None);
     assert_eq!(house.builds("shop")[0]["state"], "interrupted");
+    let repositories = house.data().join("repositories");
+    let repository = std::fs::read_dir(&repositories).unwrap().next().unwrap().unwrap().path();
+    let refs = house.git(&repository, &["for-each-ref"]).succeeded().stdout;
+    assert_eq!(refs, "", "the hidden ref of the interrupted build is released");
     house.commit(&dir, &[("Dockerfile", "FROM busybox\nRUN true\n")], "quick");
     house.push(&dir, &["main"]).succeeded();
 }

@@ -310,3 +310,33 @@ fn a_client_that_goes_away_does_not_stop_its_push() {
     assert!(house.manifest("shop", "main").is_some());
     assert!(house.remote_refs(&dir).contains_key("refs/heads/main"));
 }
+
+#[test]
+fn two_builders_are_joined_by_digest_each_with_its_own_platform() {
+    let arm = format!("{},platform=linux/arm64,name=arm", crate::support::engines().buildkit);
+    let house = House::start_with("two", &["--builder", &arm], &[]);
+    let dir = shop(&house);
+    house
+        .push(&dir, &["main"])
+        .succeeded()
+        .shows("on builder arm: linux/arm64")
+        // how the step is called depends on who else builds it at the same time: BuildKit joins equal steps
+        .shows("RUN uname -m > /machine");
+    assert_eq!(platforms(&house.manifest("shop", "main").unwrap()), ["linux/amd64", "linux/arm64"]);
+    assert_eq!(house.image_file("shop", "main", "linux/amd64", "machine").unwrap(), "x86_64\n");
+    assert_eq!(house.image_file("shop", "main", "linux/arm64", "machine").unwrap(), "aarch64\n");
+
+    // one platform fails: the tags stay, and the other's work is not done again
+    house.commit(
+        &dir,
+        &[("Dockerfile", "FROM busybox\nARG TARGETARCH\nRUN echo once > /a\nRUN test $TARGETARCH = amd64\n")],
+        "half",
+    );
+    let before = house.digest("shop", "main");
+    house
+        .push(&dir, &["main"])
+        .failed()
+        .shows("build failed: Dockerfile:4")
+        .shows("ended with exit code 1 on linux/arm64");
+    assert_eq!(house.digest("shop", "main"), before);
+}

@@ -19,7 +19,7 @@ use crate::http;
 use crate::jobs::Pushes;
 use crate::model::{ImagePrefix, Platform};
 use crate::pipeline::{Pipeline, Settings};
-use crate::receive::{Receiver, Repositories};
+use crate::receive::{Receiver, Repositories, refs};
 use crate::registry::Registry;
 use crate::solve::{BuilderConfig, Pool};
 use crate::ssh;
@@ -172,7 +172,7 @@ async fn doors(
         let repositories = repositories.clone();
         move |app_id: &str| repositories.path(app_id)
     };
-    clear_locks(&repositories, &wiring::tagger(around)).await;
+    clear_leftovers(&repositories, &wiring::tagger(around)).await;
     for recovered in tagger.recover(&repository_of).await? {
         tracing::warn!(?recovered, "a push that was at its commit point is settled");
     }
@@ -231,14 +231,28 @@ async fn doors(
     http.map_err(|e| Report::internal(format!("the HTTP door: {e}")))
 }
 
-/// git children of a server that was killed may have left lock files: with this server's start they are nobody's.
-async fn clear_locks(repositories: &Repositories, tagger: &TaggerConfig) {
+/// What a server that was killed may have left in its repositories: git's lock files and the hidden refs of builds.
+async fn clear_leftovers(repositories: &Repositories, tagger: &TaggerConfig) {
     let Ok(entries) = std::fs::read_dir(repositories.root()) else { return };
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()) {
         match clear_stale_locks(&path, tagger.lock_grace).await {
             Ok(cleared) if cleared.is_empty() => {}
             Ok(cleared) => tracing::warn!(?cleared, "removed the lock files of an earlier server"),
             Err(error) => tracing::warn!(path = %path.display(), %error, "looking for lock files"),
+        }
+        release_kept(&path);
+    }
+}
+
+/// No build runs when the server starts: what an interrupted one kept from being collected is free again.
+fn release_kept(repository: &Path) {
+    let kept = refs::kept(repository).unwrap_or_else(|error| {
+        tracing::warn!(path = %repository.display(), %error, "looking for the hidden refs of builds");
+        Vec::new()
+    });
+    for (build, _) in kept {
+        if let Err(error) = refs::release(repository, &build) {
+            tracing::warn!(%build, %error, "the build's hidden ref stays");
         }
     }
 }
