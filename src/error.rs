@@ -3,6 +3,8 @@
 
 use std::process::ExitCode;
 
+use crate::event::plain_text;
+
 /// Who can do something about it; decides the exit code and the HTTP status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -63,8 +65,9 @@ impl Report {
 
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "error: {}", self.message)?;
-        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, "\nhint: {hint}"))
+        // both may repeat what stands in somebody's tree
+        write!(f, "error: {}", plain_text(&self.message))?;
+        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, "\nhint: {}", plain_text(hint)))
     }
 }
 

@@ -119,10 +119,33 @@ pub fn plain_line(line: &str) -> String {
         match c {
             '\u{1b}' => skip_escape(&mut chars),
             '\t' => out.push(c),
-            c if c.is_control() => {}
-            // direction overrides could show a different text than the bytes say
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {}
+            c if steers(c) => {}
             c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Whether a terminal would do something else with `c` than show it: control characters, and direction overrides, which
+/// could show a different text than the bytes say.
+fn steers(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// `text`, of several lines, each made harmless.
+pub fn plain_text(text: &str) -> String {
+    text.lines().map(plain_line).collect::<Vec<_>>().join("\n")
+}
+
+/// JSON made harmless and still the same value: what would steer a terminal stands there as `\uXXXX`.
+pub fn plain_json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if steers(c) && c != '\n' {
+            // all of them have one unit
+            out.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            out.push(c);
         }
     }
     out
@@ -164,5 +187,16 @@ mod tests {
         assert_eq!(plain_line("10%\r50%\r100%\r\n"), "100%");
         assert_eq!(plain_line("a\tb\u{202e}c"), "a\tbc");
         assert_eq!(plain_line("cut \u{1b}["), "cut ");
+        assert_eq!(plain_text("a\u{1b}[8mb\nc\u{9b}d\r\ne"), "ab\ncd\ne");
+    }
+
+    #[test]
+    fn harmless_json_is_the_same_value() {
+        let value = serde_json::json!({ "a\u{9b}b": ["\u{202e}", "\u{1b}[8m", "ü\u{7f}\n"] });
+        let json = serde_json::to_string_pretty(&value).unwrap();
+        let plain = plain_json(&json);
+        assert!(plain.contains("\\u009b") && plain.contains("\\u202e") && plain.contains('ü'));
+        assert!(!plain.chars().any(|c| steers(c) && c != '\n'), "{plain:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&plain).unwrap(), value);
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::assemble::{self, Child};
 use crate::detect;
 use crate::error::Report;
-use crate::event::{BuildEvent, EventSink, Failure, plain_line};
+use crate::event::{BuildEvent, EventSink, Failure, plain_json, plain_line};
 use crate::failpoint::Failpoints;
 use crate::model::{
     BuildId, BuildPlan, Digest, ImagePlan, ImagePrefix, Platform, Publication, Push, RefUpdate, Sha,
@@ -81,7 +81,7 @@ impl Pipeline {
         if job.push.options.plan {
             let json = serde_json::to_string_pretty(&plan)
                 .map_err(|e| internal(format!("writing the plan: {e}")))?;
-            events.emit(BuildEvent::Plan { json });
+            events.emit(BuildEvent::Plan { json: plain_json(&json) });
             return Ok(Built::PlanOnly);
         }
         let [image] = plan.images.as_slice() else {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use super::plan::read_settings;
 use super::source::Source;
 use crate::error::Report;
+use crate::event::plain_text;
 use crate::plan::{BuildConfig, describe};
 
 #[derive(Debug, clap::Args)]
@@ -28,7 +29,7 @@ pub fn run(args: Args) -> Result<ExitCode, Report> {
     if args.json {
         println!("{}", super::plan::json(&detected)?);
     } else {
-        print!("{}", describe::detected(&detected));
+        println!("{}", plain_text(&describe::detected(&detected)));
     }
     Ok(ExitCode::SUCCESS)
 }

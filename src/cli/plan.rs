@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use super::source::Source;
 use crate::error::Report;
+use crate::event::{plain_json, plain_text};
 use crate::model::closest::closest;
 use crate::model::{AppName, AppSettings, ImageName, PushOptions, RefName};
 use crate::plan::{BuildConfig, PlanInput, WhichRef, builds, default_frontends, describe};
@@ -81,7 +82,7 @@ pub fn run(args: Args) -> Result<ExitCode, Report> {
     if args.json {
         println!("{}", json(&plan)?);
     } else {
-        print!("{}", describe::plan(&plan));
+        println!("{}", plain_text(&describe::plan(&plan)));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -123,5 +124,6 @@ pub(super) fn read_settings(file: Option<&str>) -> Result<AppSettings, Report> {
 }
 
 pub(super) fn json<T: serde::Serialize>(value: &T) -> Result<String, Report> {
-    serde_json::to_string_pretty(value).map_err(|e| Report::internal(format!("writing JSON: {e}")))
+    let text = serde_json::to_string_pretty(value);
+    text.map(|text| plain_json(&text)).map_err(|e| Report::internal(format!("writing JSON: {e}")))
 }

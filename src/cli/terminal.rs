@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::ops::ControlFlow;
 
 use crate::error::Report;
+use crate::event::plain_json;
 
 /// Plain columns, two spaces apart, as wide as their widest cell.
 #[derive(Debug)]
@@ -59,7 +60,7 @@ pub fn print_while_read(text: &str) -> Result<ControlFlow<()>, Report> {
 pub fn print_json(value: &impl serde::Serialize) -> Result<(), Report> {
     let text =
         serde_json::to_string_pretty(value).map_err(|e| Report::internal(format!("writing JSON: {e}")))?;
-    print_text(&format!("{text}\n"))
+    print_text(&format!("{}\n", plain_json(&text)))
 }
 
 /// `2026-11-21 08:02:33` in UTC.

@@ -1,7 +1,7 @@
 //! Any stage's error as the `Failure` that the pusher reads.
 
 use crate::error::{Kind, Report};
-use crate::event::{Failure, plain_line};
+use crate::event::{Failure, plain_line, plain_text};
 use crate::solve::shorten;
 
 /// Longest reason that git prints on one line and people still read.
@@ -15,8 +15,8 @@ pub fn from_report(report: impl Into<Report>) -> Failure {
         Kind::Internal | Kind::Unavailable => format!("server error: {first}"),
         _ => first,
     };
-    let mut failure = Failure::new(shorten(&reason, REASON_CHARS), report.message);
-    failure.remedy = report.hint;
+    let mut failure = Failure::new(shorten(&reason, REASON_CHARS), plain_text(&report.message));
+    failure.remedy = report.hint.as_deref().map(plain_text);
     failure
 }
 

@@ -32,7 +32,7 @@ const EXCERPT_MARGIN: u32 = 2;
 impl FailedSolve {
     pub fn into_failure(self) -> Failure {
         let message = innermost(&self.message);
-        let location = self.lines.map(|(first, _)| format!("{}:{first}", self.file));
+        let location = self.lines.map(|(first, _)| format!("{}:{first}", plain_line(&self.file)));
         let instruction = self.vertex.as_deref().map(instruction);
         let (what, cause) = match (&instruction, self.exit_code) {
             (Some(i), Some(code)) => (

@@ -58,7 +58,7 @@ impl Translator {
             steps: HashMap::new(),
             warned: HashSet::new(),
             transferred: HashSet::new(),
-            dockerfile_path,
+            dockerfile_path: plain_line(&dockerfile_path),
             only,
             tail_lines: TAIL_LINES,
         }
