@@ -13,8 +13,10 @@ use crate::model::BuildId;
 use crate::notify::text::TextRenderer;
 use crate::store::{Store, StoreError};
 
-/// Log lines of one build that are kept, in bytes; BuildKit itself clips a step at 2 MiB.
+/// Log lines of one build that are kept, in bytes; BuildKit itself clips a step at 2 MiB, unless told otherwise.
 const LOG_LIMIT_BYTES: usize = 64 << 20;
+/// What a line costs besides its text, waiting and stored: without it, empty lines would be without end.
+const LINE_COST_BYTES: usize = 128;
 /// Events per transaction of the writer.
 const BATCH_EVENTS: usize = 512;
 
@@ -56,7 +58,7 @@ impl Shared {
     fn take(&self, event: BuildEvent) {
         let mut state = self.state();
         if let BuildEvent::StepLog { line, .. } = &event {
-            state.logged_bytes = state.logged_bytes.saturating_add(line.len());
+            state.logged_bytes = state.logged_bytes.saturating_add(line.len() + LINE_COST_BYTES);
             if state.logged_bytes > LOG_LIMIT_BYTES {
                 if state.clipped {
                     return;
@@ -227,6 +229,29 @@ mod tests {
         let shown = shown.lock().unwrap();
         assert_eq!(shown.iter().filter(|l| l.contains("log limit")).count(), 1);
         assert!(shown.last().unwrap().contains("Done"));
+    }
+
+    #[test]
+    fn empty_lines_are_not_without_end() {
+        let (lines, shown) = screen();
+        let shared = Shared {
+            began: Instant::now(),
+            state: Mutex::new(State {
+                next_seq: 0,
+                logged_bytes: LOG_LIMIT_BYTES - 2 * LINE_COST_BYTES,
+                clipped: false,
+                renderer: TextRenderer::new(false),
+                last_line: Instant::now(),
+                store: None,
+            }),
+            lines,
+        };
+        for _ in 0..10 {
+            shared.take(BuildEvent::StepLog { step: 1, line: String::new() });
+        }
+        let shown = shown.lock().unwrap();
+        assert_eq!(shown.len(), 3, "two lines and the mark: {shown:?}");
+        assert!(shown[2].contains("log limit of 64 MiB reached"), "{shown:?}");
     }
 
     #[tokio::test]
