@@ -17,6 +17,8 @@ pub struct House {
     pub engines: &'static Engines,
     pub home: TempDir,
     pub prefix: String,
+    /// `127.0.0.1:PORT`, as the server and its clients name it.
+    registry: String,
     server: Option<Child>,
     extra_args: Vec<String>,
     extra_env: Vec<(String, String)>,
@@ -85,6 +87,11 @@ impl House {
     }
 
     pub fn start_with(name: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
+        Self::start_on(name, &engines().registry, args, env)
+    }
+
+    /// With what stands at `registry` in the registry's place.
+    pub fn start_on(name: &str, registry: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
         let engines = engines();
         let home = tempfile::Builder::new().prefix("lemnos-live-").tempdir().unwrap();
         let unique = home.path().file_name().unwrap().to_str().unwrap().to_lowercase();
@@ -93,6 +100,7 @@ impl House {
             engines,
             home,
             prefix,
+            registry: registry.to_owned(),
             server: None,
             extra_args: args.iter().map(|a| (*a).to_owned()).collect(),
             extra_env: env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
@@ -128,7 +136,7 @@ impl House {
             .open(self.home.path().join("server.log"))
             .unwrap();
         let data = self.data();
-        let registry = format!("{}/{}", self.engines.registry, self.prefix);
+        let registry = format!("{}/{}", self.registry, self.prefix);
         let child = self
             .command(env!("CARGO_BIN_EXE_lemnos"))
             .args([
@@ -317,7 +325,7 @@ impl House {
 
     /// `localhost:PORT/PREFIX/APP`
     pub fn image(&self, app: &str) -> String {
-        format!("{}/{}/{app}", self.engines.registry, self.prefix)
+        format!("{}/{}/{app}", self.registry, self.prefix)
     }
 
     /// The manifest at `tag` as the registry keeps it, none where there is no such tag.

@@ -7,6 +7,7 @@
     clippy::disallowed_methods
 )]
 
+mod attacks;
 mod buildkit;
 mod crash;
 mod engines;
