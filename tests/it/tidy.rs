@@ -173,3 +173,21 @@ fn the_import_scan_sees_what_it_must() {
         "use crate::store::Store;\nlet x = crate::tag::y();\n// crate::ssh\n#[cfg(test)]\nuse crate::cli;";
     assert_eq!(imports(code), ["store", "tag"]);
 }
+
+#[test]
+fn the_codemap_names_what_is_there_and_leaves_no_module_out() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("docs/ARCHITECTURE.md")).unwrap();
+    let codemap = text.split("## Codemap").nth(1).unwrap().split("\n## ").next().unwrap();
+    let mut named = Vec::new();
+    for place in codemap.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next()) {
+        for path in place.split('`').filter(|path| path.contains('/')) {
+            let there = root.join(path).exists() || root.join(format!("{path}.rs")).exists();
+            assert!(there, "docs/ARCHITECTURE.md names {path}, which is not there");
+            named.push(path.trim_end_matches('/').to_owned());
+        }
+    }
+    for module in table().keys().filter(|module| **module != "failpoint") {
+        assert!(named.contains(&format!("src/{module}")), "docs/ARCHITECTURE.md has no src/{module}");
+    }
+}

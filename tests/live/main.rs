@@ -10,6 +10,7 @@
 mod attacks;
 mod buildkit;
 mod crash;
+mod docs;
 mod engines;
 mod filesync;
 mod house;
