@@ -81,3 +81,34 @@ pub fn block_on<T>(future: impl Future<Output = Result<T, Report>>) -> Result<T,
         .map_err(|e| Report::internal(format!("starting the async runtime: {e}")))?
         .block_on(future)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn without_text(command: &clap::Command, path: &str, found: &mut Vec<String>) {
+        let path = format!("{path} {}", command.get_name());
+        if command.is_hide_set() {
+            return;
+        }
+        if command.get_about().is_none() {
+            found.push(path.clone());
+        }
+        for argument in command.get_arguments().filter(|a| a.get_help().is_none() && !a.is_hide_set()) {
+            found.push(format!("{path} {}", argument.get_id()));
+        }
+        for inner in command.get_subcommands() {
+            without_text(inner, &path, found);
+        }
+    }
+
+    #[test]
+    fn every_command_and_argument_says_what_it_is_for() {
+        Cli::command().debug_assert();
+        let mut found = Vec::new();
+        without_text(&Cli::command(), "", &mut found);
+        assert!(found.is_empty(), "no help text: {found:?}");
+    }
+}

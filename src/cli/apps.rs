@@ -23,40 +23,60 @@ pub struct Args {
 enum Command {
     /// Make an app and its repository.
     Create {
+        /// The app's name.
         app: String,
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
     /// List the apps.
     List {
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
     /// Show an app: its image, who may push, its settings.
     Show {
+        /// The app's name.
         app: String,
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
     /// Remove an app with its repository, settings, grants and builds; images stay in the registry.
     Destroy {
+        /// The app's name.
         app: String,
         /// Do not ask.
         #[arg(long, visible_alias = "force")]
         yes: bool,
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
     /// Let a user push to and fetch from an app.
-    Grant { app: String, user: String },
+    Grant {
+        /// The app's name.
+        app: String,
+        /// Who: `lemnos keys list` shows the users.
+        user: String,
+    },
     /// Take a user's grant back.
-    Revoke { app: String, user: String },
+    Revoke {
+        /// The app's name.
+        app: String,
+        /// Whose: `lemnos apps show APP` shows who has one.
+        user: String,
+    },
     /// Change settings: KEY=VALUE …; an empty value resets.
     #[command(after_help = settings_help())]
     Set {
+        /// The app's name.
         app: String,
+        /// A setting and its value, see below; again for each one.
         #[arg(required = true, value_name = "KEY=VALUE")]
         changes: Vec<String>,
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },

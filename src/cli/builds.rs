@@ -35,6 +35,7 @@ enum Command {
         /// Only builds older than this one: the next page.
         #[arg(long, value_name = "BUILD")]
         before: Option<String>,
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
@@ -42,6 +43,7 @@ enum Command {
     Show {
         /// Its id, or the last digits of it.
         build: String,
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
@@ -53,6 +55,7 @@ enum Command {
         #[arg(short, long)]
         follow: bool,
         /// One JSON object an event and line.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },

@@ -26,15 +26,19 @@ pub struct Args {
 enum Command {
     /// Register public keys of a user; the user appears with the first one.
     Add {
+        /// Whose keys they are; one user may have several.
         user: String,
         /// A .pub file or lines of authorized_keys; `-` or nothing for standard input.
         file: Option<PathBuf>,
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
     /// List the keys, of all users or one.
     List {
+        /// Only this user's.
         user: Option<String>,
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
@@ -42,6 +46,7 @@ enum Command {
     Remove {
         /// SHA256:…, as `lemnos keys list` and `ssh-keygen -lf FILE` print it.
         fingerprint: String,
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },

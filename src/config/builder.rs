@@ -104,7 +104,11 @@ pub(super) fn from_parts(parts: &[(String, String)]) -> Result<BuilderConfig, St
             "servername" => server_name = Some(value.clone()),
             other => {
                 let suggestion = closest(other, NAMES).map(|near| format!("; did you mean {near:?}?"));
-                return Err(format!("a builder: unknown part {other:?}{}", suggestion.unwrap_or_default()));
+                let known = NAMES.get(1..).unwrap_or_default().join("=, ");
+                return Err(format!(
+                    "a builder: unknown part {other:?}{}",
+                    suggestion.unwrap_or_else(|| format!("; known parts: {known}="))
+                ));
             }
         }
     }

@@ -28,6 +28,8 @@ pub(super) fn find(
     let path = data_dir.join(super::FILE_NAME);
     match path.try_exists() {
         Ok(exists) => Ok(exists.then_some(path)),
+        // a data directory that is a file is refused where it is to be used
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotADirectory => Ok(None),
         Err(cause) => Err(ConfigError::ReadFile { path, cause }),
     }
 }

@@ -170,6 +170,7 @@ fn faults_in_flags_and_environment_are_named_by_them() {
     insta::assert_snapshot!(bad_flag("--registry", "https://r.example.com"), @r#"--registry: registry = "https://r.example.com" is not a registry: HOST[:PORT][/PREFIX] without a scheme, for example registry.example.com/team"#);
     insta::assert_snapshot!(bad_flag("--builder", "docker-container://x"), @r#"--builder: builders = "docker-container://x" is not a builder's address: unix:///PATH or tcp://HOST:PORT"#);
     insta::assert_snapshot!(bad_flag("--builder", "unix:///x,platfrom=linux/amd64"), @r#"--builder: builders = "unix:///x,platfrom=linux/amd64" is not a builder: unknown part "platfrom"; did you mean "platform"?"#);
+    insta::assert_snapshot!(bad_flag("--builder", "unix:///x,arch=amd64"), @r#"--builder: builders = "unix:///x,arch=amd64" is not a builder: unknown part "arch"; known parts: platform=, name=, ca=, cert=, key=, servername="#);
     insta::assert_snapshot!(bad_flag("--builder", "tcp://b:1,cert=/c"), @r#"--builder: builders = "tcp://b:1,cert=/c" is not a builder: cert and key go together"#);
     insta::assert_snapshot!(bad_flag("--builder", "unix:///x,ca=/c"), @r#"--builder: builders = "unix:///x,ca=/c" is not a builder: a unix socket has no TLS; ca, cert, key and servername go with tcp://"#);
     let environment = |name: &str, value: &str| refusal("", Layer::default(), &[(name, value)]);
@@ -233,6 +234,9 @@ fn a_file_that_was_named_must_exist() {
     assert!(matches!(result(None, named), Err(ConfigError::ReadFile { .. })));
     assert_eq!(result(None, Environment::default()).unwrap().file, None);
     std::fs::write(&absent, "#".repeat(2 << 20)).unwrap();
+    // a data directory that is a file: not the configuration's fault
+    let resolved = resolve(Some(&absent), None, Layer::default(), &Environment::default());
+    assert_eq!(resolved.unwrap().file, None);
     assert!(matches!(result(Some(&absent), Environment::default()), Err(ConfigError::FileTooLarge { .. })));
 }
 

@@ -33,7 +33,7 @@ impl FailedSolve {
     pub fn into_failure(self) -> Failure {
         let message = innermost(&self.message);
         let location = self.lines.map(|(first, _)| format!("{}:{first}", plain_line(&self.file)));
-        let instruction = self.vertex.as_deref().map(instruction);
+        let instruction = self.vertex.as_deref().filter(|vertex| !is_internal(vertex)).map(instruction);
         let (what, cause) = match (&instruction, self.exit_code) {
             (Some(i), Some(code)) => (
                 format!("{i}, exit {code}"),
@@ -118,7 +118,7 @@ impl FailedSolve {
                 "the step was killed, most often for its memory: let it use less"
             }
             () if self.exit_code.is_some() => {
-                "mend the step and push again; `lemnos build .` or `docker build .` runs it on your machine"
+                "mend the step and push again; `lemnos build . -t REF` or `docker build .` runs it on your machine"
             }
             () => "mend the Dockerfile and push again",
         };
@@ -139,6 +139,11 @@ pub(super) fn named_platform(name: &str) -> Option<Platform> {
     first.bytes().next().is_some_and(|b| b.is_ascii_alphabetic()).then(|| first.parse().ok())?
 }
 
+/// `[linux/amd64 internal] load metadata for …` is the frontend's own step, no line of a Dockerfile.
+fn is_internal(vertex: &str) -> bool {
+    bracket(vertex).is_some_and(|(tag, _)| tag.rsplit(' ').next() == Some("internal"))
+}
+
 /// The instruction of a vertex name, on one line.
 fn instruction(vertex: &str) -> String {
     let text = bracket(vertex).map_or(vertex, |(_, rest)| rest);
@@ -148,10 +153,19 @@ fn instruction(vertex: &str) -> String {
 /// A daemon's message without the chain of `failed to …:` that wraps it.
 fn innermost(message: &str) -> String {
     let mut text = message.trim();
-    for wrapper in
-        ["failed to solve: ", "failed to compute cache key: ", "failed to calculate checksum of ref "]
-    {
+    for wrapper in ["failed to solve: ", "failed to compute cache key: "] {
         while let Some(rest) = text.strip_prefix(wrapper) {
+            text = rest;
+        }
+    }
+    // the ref is BuildKit's own name for a snapshot; the image stands once more after its wrapper
+    if let Some((_, rest)) = text.split_once("failed to calculate checksum of ref ") {
+        text = rest.split_once(": ").map_or(rest, |(_, rest)| rest);
+    }
+    if let Some((_, rest)) = text.split_once("failed to resolve source metadata for ") {
+        let image = rest.split_once(": ").map_or("", |(image, _)| image);
+        text = rest.strip_prefix(image).and_then(|r| r.strip_prefix(": ")).unwrap_or(rest);
+        if !text.starts_with(image) {
             text = rest;
         }
     }
@@ -192,6 +206,36 @@ mod tests {
         assert_eq!(failure.reason, "build failed: Dockerfile:3 RUN make, exit 2");
         assert_eq!(failure.cause, "RUN make ended with exit code 2 on linux/arm64");
         assert_eq!(failure.excerpt, ["    1: FROM busybox", "    2: ", ">   3: RUN make", "    4: RUN true"]);
+    }
+
+    #[test]
+    fn buildkits_own_names_are_left_out_of_the_cause() {
+        let failure = |vertex: &str, message: &str| {
+            let lines = Some((2, 2));
+            let (vertex, message, file) = (Some(vertex.into()), message.into(), "Dockerfile".into());
+            FailedSolve { message, vertex, file, lines, builds_fault: true, ..FailedSolve::default() }
+                .into_failure()
+        };
+        let missing = failure(
+            "[linux/amd64 2/2] COPY nofile /",
+            "failed to solve: failed to compute cache key: failed to calculate checksum of ref wp0q::pedf: \"/nofile\": not found",
+        );
+        assert_eq!(missing.reason, "build failed: Dockerfile:2 COPY nofile /: \"/nofile\": not found");
+        assert!(missing.remedy.unwrap().contains("git ls-files"));
+        let image = "docker.io/nosuch/image:1";
+        let unknown = failure(
+            &format!("[linux/arm64 internal] load metadata for {image}"),
+            &format!(
+                "failed to solve: nosuch/image:1: failed to resolve source metadata for {image}: {image}: not found"
+            ),
+        );
+        assert_eq!(unknown.reason, format!("build failed: Dockerfile:2 {image}: not found"));
+        assert!(unknown.remedy.unwrap().contains("after FROM"));
+        let denied = failure(
+            &format!("[internal] load metadata for {image}"),
+            &format!("nosuch/image:1: failed to resolve source metadata for {image}: pull access denied"),
+        );
+        assert_eq!(denied.cause, format!("{image}: pull access denied"));
     }
 
     #[test]

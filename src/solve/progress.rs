@@ -166,7 +166,10 @@ impl Translator {
 
     fn warning(&mut self, warning: &Warning) {
         let line = warning.source.as_ref().and_then(|s| s.lines()).map(|(first, _)| first);
-        let message = shorten(&plain_line(&warning.short.replace('\n', " ")), NAME_CHARS);
+        let message = plain_line(&warning.short.replace('\n', " "));
+        // the place is told before the message
+        let told = line.map(|line| format!(" (line {line})")).unwrap_or_default();
+        let message = shorten(message.strip_suffix(&told).unwrap_or(&message), NAME_CHARS);
         if !self.warned.insert((message.clone(), line)) {
             return;
         }
