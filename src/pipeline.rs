@@ -102,10 +102,9 @@ impl Pipeline {
             }
         }
         let children = self.solve(job, &plan, image, events).await?;
-        self.remember(&plan, image, &children).await;
-        let publication =
-            self.assemble(job, image, children, events).await.map_err(|e| from_report(Report::from(e)))?;
-        Ok(Built::Published(publication))
+        let remember = self.remember(&plan, image, children.clone());
+        let ((), assembled) = tokio::join!(remember, self.assemble(job, image, children, events));
+        assembled.map(Built::Published).map_err(|e| from_report(Report::from(e)))
     }
 
     /// The commit's tree -> detect -> plan, all on one blocking thread.
@@ -150,12 +149,19 @@ impl Pipeline {
         events: &EventSink,
     ) -> Result<Vec<Vec<Child>>, Failure> {
         let mut pushed: Vec<(Digest, Option<Platform>)> = Vec::new();
+        let mut ledgers = Vec::new();
         for spec in &image.solves {
             let opened = self.open_context(job, &plan.commit, spec).await?;
             let insecure = self.settings.plain_http.iter().any(|host| host == image.name.host());
-            let parts = self.builders.solve(spec, &image.name, insecure, &opened.dirs, events).await;
-            self.keep_ledger(opened.ledger, &opened.key).await;
-            pushed.extend(parts?.into_iter().map(|part| {
+            let parts = match self.builders.solve(spec, &image.name, insecure, &opened.dirs, events).await {
+                Ok(parts) => parts,
+                Err(failure) => {
+                    self.keep_ledger(opened.ledger, &opened.key).await;
+                    return Err(failure);
+                }
+            };
+            ledgers.push((opened.ledger, opened.key));
+            pushed.extend(parts.into_iter().map(|part| {
                 let only = match part.platforms.as_slice() {
                     [only] => Some(only.clone()),
                     _ => None,
@@ -163,13 +169,20 @@ impl Pipeline {
                 (part.digest, only)
             }));
         }
-        assemble::fetch(&self.registry, &image.name, &pushed).await.map_err(|e| from_report(Report::from(e)))
+        // one waits for the disk, the other for the registry
+        let keep = async {
+            for (ledger, key) in ledgers {
+                self.keep_ledger(ledger, &key).await;
+            }
+        };
+        let ((), fetched) = tokio::join!(keep, assemble::fetch(&self.registry, &image.name, &pushed));
+        fetched.map_err(|e| from_report(Report::from(e)))
     }
 
     /// Lets the next build of the same tree and settings take these images. Forgetting costs a solve, not a push.
-    async fn remember(&self, plan: &BuildPlan, image: &ImagePlan, children: &[Vec<Child>]) {
+    async fn remember(&self, plan: &BuildPlan, image: &ImagePlan, children: Vec<Vec<Child>>) {
         let Some(fingerprint) = fingerprint(image) else { return };
-        let flat: Vec<&Child> = children.iter().flatten().collect();
+        let flat: Vec<Child> = children.into_iter().flatten().collect();
         let Ok(children_json) = serde_json::to_string(&flat) else { return };
         let published = Published { image: image.name.clone(), commit: plan.commit.clone(), children_json };
         if let Err(error) = self.store.put_published(&fingerprint, &published).await {

@@ -225,6 +225,8 @@ fn request(
         frontend: spec.frontend.clone(),
         frontend_attrs: dockerfile_attrs(spec, platforms),
         exporters: vec![Exporter { kind: "image".to_owned(), attrs }],
+        // no record in the daemon's own history: it costs about 30 ms a build, and lemnos keeps one
+        internal: true,
         session: Session {
             shared_key: context.shared_key.clone(),
             dirs: context.dirs.clone(),
