@@ -21,6 +21,9 @@ pub fn dockerfile_attrs(spec: &SolveSpec, platforms: &[Platform]) -> BTreeMap<St
     }
     // after the arguments, so that none of them can take their place
     set("build-arg:BUILDKIT_CACHE_MOUNT_NS", &spec.cache_namespace);
+    // BuildKit leaves the mounts' names out of a step's cache key, so that a step of one app, with what that app's mounts
+    // held, would serve another app of the same lines. A host name of the app's own stands in the key; it is in no image.
+    set("add-hosts", &format!("{}.cache.invalid=127.0.0.1", spec.cache_namespace));
     set("filename", spec.dockerfile_path.rsplit('/').next().unwrap_or("Dockerfile"));
     let list: Vec<String> = platforms.iter().map(Platform::to_string).collect();
     set("platform", &list.join(","));
@@ -67,6 +70,7 @@ mod tests {
     fn everything_in_the_spec_becomes_an_attribute() {
         let spec = spec();
         insta::assert_snapshot!(shown(&dockerfile_attrs(&spec, &spec.platforms)), @r"
+        add-hosts = ours.cache.invalid=127.0.0.1
         build-arg:A = 1
         build-arg:BUILDKIT_CACHE_MOUNT_NS = ours
         cmdline = dockerfile.v0
@@ -89,6 +93,7 @@ mod tests {
         spec.labels.clear();
         let one: Vec<Platform> = vec!["linux/arm/v7".parse().unwrap()];
         insta::assert_snapshot!(shown(&dockerfile_attrs(&spec, &one)), @r"
+        add-hosts = ours.cache.invalid=127.0.0.1
         build-arg:BUILDKIT_CACHE_MOUNT_NS = ours
         cmdline = ghcr.io/x/y:1
         filename = Dockerfile.web
