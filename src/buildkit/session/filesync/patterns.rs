@@ -37,14 +37,22 @@ enum Matcher {
     Regex(Box<Regex>),
 }
 
-/// A pattern that cannot be used, and which.
+/// Why patterns cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the pattern {0:?} is wrong: a set is not closed, or an escape has no meaning")]
-pub struct WrongPattern(pub String);
+pub enum WrongPattern {
+    #[error("the pattern {0:?} is wrong: a set is not closed, or an escape has no meaning")]
+    Syntax(String),
+    #[error("the patterns with wildcards have more than {WILDCARDS_LIMIT_BYTES} bytes together")]
+    TooMany,
+}
+
+/// What patterns with wildcards may have together, in bytes. A byte compiles to about a kilobyte, and every path is held
+/// against all of them; people write some hundred bytes.
+const WILDCARDS_LIMIT_BYTES: usize = 64 << 10;
 
 impl WrongPattern {
     fn of(pattern: &[u8]) -> Self {
-        Self(String::from_utf8_lossy(pattern).chars().take(200).collect())
+        Self::Syntax(String::from_utf8_lossy(pattern).chars().take(200).collect())
     }
 }
 
@@ -95,6 +103,7 @@ impl PatternMatcher {
     /// Blank patterns are left out; a leading `!` makes an exception of the patterns before it.
     pub fn new<P: AsRef<[u8]>>(patterns: &[P]) -> Result<Self, WrongPattern> {
         let mut matcher = Self::default();
+        let mut wildcard_bytes = 0_usize;
         for given in patterns {
             let given = given.as_ref();
             let trimmed = trim(given);
@@ -108,6 +117,12 @@ impl PatternMatcher {
             }
             if text.is_empty() || shell_match(&text, b".").is_err() {
                 return Err(WrongPattern::of(given));
+            }
+            if text.iter().any(|b| b"*?[\\".contains(b)) {
+                wildcard_bytes = wildcard_bytes.saturating_add(text.len());
+            }
+            if wildcard_bytes > WILDCARDS_LIMIT_BYTES {
+                return Err(WrongPattern::TooMany);
             }
             matcher.exceptions |= exception;
             matcher.patterns.push(Pattern { text, exception, matcher: OnceLock::new() });
@@ -260,4 +275,19 @@ fn compile(pattern: &[u8]) -> Result<Matcher, BadPattern> {
             Matcher::Regex(Box::new(regexp::compile(&regex)?))
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wildcards_are_bounded_and_plain_names_are_not() {
+        let plain: Vec<String> = (0..50_000).map(|n| format!("data/file-{n}")).collect();
+        assert!(PatternMatcher::new(&plain).unwrap().matches_or_above(b"data/file-49999/x").unwrap());
+        let some: Vec<String> = (0..3_000).map(|n| format!("**/{n}*x?{n}/y")).collect();
+        assert!(PatternMatcher::new(&some).is_ok());
+        let many: Vec<String> = (0..20_000).map(|n| format!("**/{n}*x?{n}/y")).collect();
+        assert_eq!(PatternMatcher::new(&many).unwrap_err(), WrongPattern::TooMany);
+    }
 }
