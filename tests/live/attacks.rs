@@ -392,6 +392,18 @@ fn cache_mounts_of_two_apps_never_meet() {
     house.commit(&bank, &[("Dockerfile", &mount(&stamp(3), look))], "look");
     house.push(&bank, &["main"]).succeeded();
     assert_eq!(house.image_file("bank", "main", "linux/amd64", "seen").unwrap(), "key\nsecret\n");
+
+    // nor through the layer cache: one app's step, to the letter, does not serve another, whose mount holds other things
+    let same = mount(&stamp(4), look);
+    house.commit(&bank, &[("Dockerfile", &same)], "the same");
+    house.push(&bank, &["main"]).succeeded();
+    assert_eq!(house.image_file("bank", "main", "linux/amd64", "seen").unwrap(), "key\nsecret\n");
+    house.commit(&shop, &[("Dockerfile", &same)], "the same");
+    house.push(&shop, &["main"]).succeeded();
+    assert_eq!(house.image_file("shop", "main", "linux/amd64", "seen").unwrap(), "");
+    // it serves its own app, which is what a cache is for
+    house.commit(&shop, &[("unused", "x")], "the same again");
+    house.push(&shop, &["main"]).succeeded().shows("CACHED");
 }
 
 #[test]
@@ -596,6 +608,37 @@ fn twenty_pushes_at_once_all_end_right() {
         assert_eq!(states.iter().filter(|s| *s == "succeeded").count(), 4, "{states:?}");
         assert_eq!(states.iter().filter(|s| *s == "failed").count(), 1, "{states:?}");
     }
+    leaves_nothing(&house);
+}
+
+#[test]
+fn patterns_and_links_do_not_make_the_server_work_without_end() {
+    let house = House::start("work");
+    let dir = shop(&house);
+    std::os::unix::fs::symlink("loop", dir.join("loop")).unwrap();
+    for n in 0..300 {
+        std::os::unix::fs::symlink(format!("l{0}/l{0}", n + 1), dir.join(format!("l{n}"))).unwrap();
+    }
+    for from in ["loop/x", "l0/x"] {
+        house.commit(&dir, &[("Dockerfile", &format!("FROM busybox\nCOPY {from} /x\n"))], "links");
+        house.push(&dir, &["main"]).failed().shows("too many links");
+    }
+    // patterns on which a matcher that goes back would never end, and more of them than there is memory for
+    let hard = format!("{}b\n!{}c\n", "**/a*a*".repeat(40), "**/*a?".repeat(200)).repeat(20);
+    let deep = format!("{}/f", ["a".repeat(31).as_str(); 40].join("/"));
+    house.commit(
+        &dir,
+        &[("Dockerfile", "FROM busybox\nCOPY . /x\n"), (".dockerignore", &hard), (&deep, "x")],
+        "hard",
+    );
+    house.push(&dir, &["main"]).succeeded();
+    let many: String = (0..20_000).map(|n| format!("**/{n}*x?{n}**/y\n")).collect();
+    house.commit(&dir, &[(".dockerignore", &many)], "many");
+    house
+        .push(&dir, &["main"])
+        .failed()
+        .shows("the patterns with wildcards have more than 65536 bytes together");
+    assert!(peak_memory_kib(&house) < 200 << 10, "{} KiB", peak_memory_kib(&house));
     leaves_nothing(&house);
 }
 
