@@ -138,7 +138,10 @@ impl TextRenderer {
         let internal = tag == "auth" || tag.rsplit(' ').next() == Some("internal");
         // BuildKit writes the platform into the names of multi-platform solves itself
         let name = match platform {
-            Some(p) if !name.contains(&p.to_string()) => format!("[{p}] {name}"),
+            Some(p) if !name.contains(&p.to_string()) => match name.strip_prefix('[') {
+                Some(rest) => format!("[{p} {rest}"),
+                None => format!("[{p}] {name}"),
+            },
             _ => name.to_owned(),
         };
         let now = self.now_ms;
@@ -353,6 +356,17 @@ mod tests {
         };
         assert_eq!(step(1_999), "");
         assert_eq!(step(2_000), "#1 [linux/amd64 internal] load metadata\n#1 DONE 2.0s");
+    }
+
+    #[test]
+    fn the_only_platform_of_a_solve_is_written_as_buildkit_writes_several() {
+        let step = |name: &str| {
+            let platform = "linux/arm64".parse().ok();
+            render(vec![(0, BuildEvent::StepStarted { step: 1, name: name.into(), platform })])
+        };
+        assert_eq!(step("[1/2] FROM busybox"), "#1 [linux/arm64 1/2] FROM busybox");
+        assert_eq!(step("[linux/arm64 1/2] FROM busybox"), "#1 [linux/arm64 1/2] FROM busybox");
+        assert_eq!(step("exporting to image"), "#1 [linux/arm64] exporting to image");
     }
 
     #[test]

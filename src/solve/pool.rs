@@ -18,7 +18,7 @@ use crate::event::{BuildEvent, EventSink, Failure};
 use crate::kinds::dockerfile_attrs;
 use crate::model::{Digest, ImageName, Platform, SolveSpec};
 
-use super::assign::{Capacity, assign};
+use super::assign::{Capacity, Unserved, assign};
 use super::failure::FailedSolve;
 use super::progress::Translator;
 
@@ -77,18 +77,21 @@ impl Pool {
         join_all(self.builders.iter().map(|b| async { (b.config.name.clone(), b.ask().await) })).await
     }
 
-    /// What every builder is known to take; asks those that have not answered yet.
-    async fn capacities(&self) -> Vec<Capacity> {
+    /// What every builder is known to take, and why it is not known; asks those that have not answered yet.
+    async fn capacities(&self) -> Vec<(Capacity, Option<String>)> {
         join_all(self.builders.iter().map(|b| async {
             let known = b.reported.read().unwrap_or_else(PoisonError::into_inner).clone();
-            let reported = match known {
-                Some(reported) => reported,
-                None => b.ask().await.unwrap_or_else(|error| {
-                    tracing::warn!(builder = %b.config.name, %error, "the builder does not answer");
-                    Vec::new()
-                }),
+            let (reported, silence) = match known {
+                Some(reported) => (reported, None),
+                None => match b.ask().await {
+                    Ok(reported) => (reported, None),
+                    Err(error) => {
+                        tracing::warn!(builder = %b.config.name, %error, "the builder does not answer");
+                        (Vec::new(), Some(format!("builder {} does not answer: {error}", b.config.name)))
+                    }
+                },
             };
-            Capacity { name: b.config.name.clone(), bound: b.config.bound.clone(), reported }
+            (Capacity { name: b.config.name.clone(), bound: b.config.bound.clone(), reported }, silence)
         }))
         .await
     }
@@ -102,13 +105,9 @@ impl Pool {
         context: &ContextDirs,
         events: &EventSink,
     ) -> Result<Vec<Part>, Failure> {
-        let split = assign(&self.capacities().await, &spec.platforms).map_err(|unserved| {
-            Failure::new(format!("no builder for {}", unserved.platform), unserved.to_string()).with_remedy(
-                "the operator adds a builder for the platform (lemnos serve --builder ADDR,platform=…) or registers \
-                 qemu's binfmt handlers on one (package qemu-user-static); or build fewer platforms \
-                 (lemnos apps set APP platforms=…)",
-            )
-        })?;
+        let (capacities, silences): (Vec<_>, Vec<_>) = self.capacities().await.into_iter().unzip();
+        let split =
+            assign(&capacities, &spec.platforms).map_err(|unserved| no_builder(&unserved, silences))?;
         let numbers = Arc::new(AtomicU32::new(0));
         let named = self.builders.len() > 1;
         let solves = split.into_iter().filter_map(|(at, platforms)| {
@@ -178,6 +177,21 @@ impl Builder {
         })?;
         Ok(Part { digest, platforms })
     }
+}
+
+/// Nobody takes the platform: for want of a builder, or because one that might is silent.
+fn no_builder(unserved: &Unserved, silences: Vec<Option<String>>) -> Failure {
+    let silences: Vec<String> = silences.into_iter().flatten().collect();
+    let reason = format!("no builder for {}", unserved.platform);
+    if silences.is_empty() {
+        return Failure::new(reason, unserved.to_string()).with_remedy(
+            "the operator adds a builder for the platform (lemnos serve --builder ADDR,platform=…) or registers \
+             qemu's binfmt handlers on one (package qemu-user-static); or build fewer platforms \
+             (lemnos apps set APP platforms=…)",
+        );
+    }
+    Failure::new(format!("{reason}: a builder does not answer"), silences.join("; "))
+        .with_remedy("push again; if it stays, the operator looks at the builder")
 }
 
 /// The builder asked for files whose content git does not hold: whatever was built of them is wrong.
@@ -274,4 +288,23 @@ fn explain(
         },
     }
     .into_failure()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_builder_that_is_away_is_named_and_not_taken_for_one_that_lacks_the_platform() {
+        let address = "unix:///nonexistent/buildkitd.sock".parse().unwrap();
+        let endpoint = Endpoint { address, tls: None };
+        let pool = Pool::new(vec![BuilderConfig { name: "far".to_owned(), endpoint, bound: Vec::new() }]);
+        let (capacities, silences): (Vec<_>, Vec<_>) = pool.capacities().await.into_iter().unzip();
+        let unserved = assign(&capacities, &["linux/amd64".parse().unwrap()]).unwrap_err();
+        let failure = no_builder(&unserved, silences);
+        assert_eq!(failure.reason, "no builder for linux/amd64: a builder does not answer");
+        assert!(failure.cause.starts_with("builder far does not answer: "), "{}", failure.cause);
+        let failure = no_builder(&unserved, vec![None]);
+        assert!(failure.remedy.unwrap().contains("adds a builder"));
+    }
 }
