@@ -63,20 +63,9 @@ fn a_kill_while_building_leaves_nothing_behind() {
     house.app("shop");
     house.lemnos(&["apps", "set", "shop", "platforms=linux/amd64"]).succeeded();
     let dir = house.repository("shop", &[("Dockerfile", "FROM busybox\nRUN echo started; sleep 30\n")]);
-    let mut client = house
-        .git_command(&dir)
-        .args(["push", "builder", "main"])
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut screen = std::io::BufReader::new(client.stderr.take().unwrap());
-    let mut line = String::new();
-    while !line.contains("started") {
-        line.clear();
-        assert_ne!(std::io::BufRead::read_line(&mut screen, &mut line).unwrap(), 0, "the push ended early");
-    }
+    let client = house.begin_push(&dir, &["main"]).until("started");
     house.kill_server();
-    assert!(!client.wait().unwrap().success());
+    client.finish().failed();
     house.serve();
     house.git(&dir, &["remote", "set-url", "builder", &house.url("shop")]).succeeded();
     assert!(house.remote_refs(&dir).is_empty());
@@ -96,23 +85,10 @@ fn sigterm_lets_the_running_push_finish() {
     house.app("shop");
     house.lemnos(&["apps", "set", "shop", "platforms=linux/amd64"]).succeeded();
     let dir = house.repository("shop", &[("Dockerfile", "FROM busybox\nRUN echo started; sleep 3\n")]);
-    let mut client = house
-        .git_command(&dir)
-        .args(["push", "builder", "main"])
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut screen = std::io::BufReader::new(client.stderr.take().unwrap());
-    let mut line = String::new();
-    while !line.contains("started") {
-        line.clear();
-        assert_ne!(std::io::BufRead::read_line(&mut screen, &mut line).unwrap(), 0, "the push ended early");
-    }
+    let client = house.begin_push(&dir, &["main"]).until("started");
     let status = house.stop_server();
     assert!(status.success(), "{status}\n{}", house.server_log());
-    let mut rest = String::new();
-    std::io::Read::read_to_string(&mut screen, &mut rest).unwrap();
-    assert!(client.wait().unwrap().success(), "{rest}");
+    client.finish().succeeded();
     assert!(!house.data().join("lemnos.json").exists());
     assert!(house.manifest("shop", "main").is_some());
 }
@@ -126,25 +102,11 @@ fn the_older_of_two_racing_builds_changes_nothing() {
     house.push(&dir, &["main"]).succeeded();
     // the older push takes its time; the newer one is pushed later and ends sooner
     house.commit(&dir, &[("Dockerfile", "FROM busybox\nRUN echo started; sleep 20\n")], "slow");
-    let mut slow = house
-        .git_command(&dir)
-        .args(["push", "builder", "HEAD:main"])
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut screen = std::io::BufReader::new(slow.stderr.take().unwrap());
-    let mut line = String::new();
-    while !line.contains("started") {
-        line.clear();
-        assert_ne!(std::io::BufRead::read_line(&mut screen, &mut line).unwrap(), 0, "the push ended early");
-    }
+    let slow = house.begin_push(&dir, &["HEAD:main"]).until("started");
     let newer = house.commit(&dir, &[("Dockerfile", DOCKERFILE), ("greeting", "newer\n")], "newer");
     house.push(&dir, &["main"]).succeeded();
     let newest = house.digest("shop", "main");
-    let mut rest = String::new();
-    std::io::Read::read_to_string(&mut screen, &mut rest).unwrap();
-    assert!(!slow.wait().unwrap().success(), "{rest}");
-    assert!(rest.contains("[remote rejected]"), "{rest}");
+    slow.finish().failed().shows("[remote rejected]");
     assert_eq!(house.digest("shop", "main"), newest);
     assert_eq!(house.digest("shop", "latest"), newest);
     assert_eq!(house.remote_refs(&dir)["refs/heads/main"], newer);

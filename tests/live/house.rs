@@ -1,8 +1,9 @@
 //! A whole lemnos for one test: the real binary with its own data directory, on the shared buildkitd and registry,
 //! and the real git and OpenSSH clients around it.
 
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -313,6 +314,20 @@ impl House {
         self.git(dir, &all)
     }
 
+    /// A push that goes on while the test does something else.
+    pub fn begin_push(&self, dir: &Path, args: &[&str]) -> Pushing {
+        let mut client = self
+            .git_command(dir)
+            .args(["push", "builder"])
+            .args(args)
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let screen = BufReader::new(client.stderr.take().unwrap());
+        Pushing { client, screen, shown: String::new() }
+    }
+
     /// The refs that the server shows to a client, `name -> id`.
     pub fn remote_refs(&self, dir: &Path) -> std::collections::BTreeMap<String, String> {
         let said = self.git(dir, &["ls-remote", "builder"]).succeeded();
@@ -371,6 +386,38 @@ impl House {
     pub fn builds(&self, app: &str) -> Vec<Value> {
         let said = self.lemnos(&["builds", "list", "--app", app, "--json"]).succeeded();
         serde_json::from_str::<Value>(&said.stdout).unwrap().as_array().unwrap().clone()
+    }
+}
+
+/// A push under way.
+pub struct Pushing {
+    client: Child,
+    screen: BufReader<ChildStderr>,
+    shown: String,
+}
+
+impl Pushing {
+    /// Reads on until the screen shows `text`.
+    #[track_caller]
+    pub fn until(mut self, text: &str) -> Self {
+        while !self.shown.contains(text) {
+            let read = self.screen.read_line(&mut self.shown).unwrap();
+            assert_ne!(read, 0, "the push ended before it showed {text:?}:\n{}", self.shown);
+        }
+        self
+    }
+
+    /// Waits for its end.
+    pub fn finish(mut self) -> Said {
+        self.screen.read_to_string(&mut self.shown).unwrap();
+        let status = self.client.wait().unwrap();
+        Said { ok: status.success(), code: status.code(), stdout: String::new(), stderr: self.shown }
+    }
+
+    /// SIGKILL, as a closed lid would.
+    pub fn kill(mut self) {
+        self.client.kill().unwrap();
+        self.client.wait().unwrap();
     }
 }
 

@@ -290,21 +290,7 @@ fn a_client_that_goes_away_does_not_stop_its_push() {
     house.app("shop");
     let dir =
         house.repository("shop", &[("Dockerfile", "FROM busybox\nRUN echo started; sleep 3; date > /d\n")]);
-    let mut client = house
-        .git_command(&dir)
-        .args(["push", "builder", "main"])
-        .stderr(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut screen = std::io::BufReader::new(client.stderr.take().unwrap());
-    let mut line = String::new();
-    while !line.contains("started") {
-        line.clear();
-        assert_ne!(std::io::BufRead::read_line(&mut screen, &mut line).unwrap(), 0, "the push ended early");
-    }
-    client.kill().unwrap();
-    client.wait().unwrap();
+    house.begin_push(&dir, &["main"]).until("started").kill();
     house.until("the build ends", |h| h.builds("shop").first().is_some_and(|b| b["state"] != "running"));
     assert_eq!(house.builds("shop")[0]["state"], "succeeded");
     assert!(house.manifest("shop", "main").is_some());
