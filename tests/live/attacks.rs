@@ -50,7 +50,7 @@ fn leftovers(house: &House) -> Vec<String> {
 }
 
 #[track_caller]
-fn leaves_nothing(house: &House) {
+pub fn leaves_nothing(house: &House) {
     assert_eq!(leftovers(house), Vec::<String>::new());
 }
 
@@ -608,6 +608,70 @@ fn twenty_pushes_at_once_all_end_right() {
         assert_eq!(states.iter().filter(|s| *s == "succeeded").count(), 4, "{states:?}");
         assert_eq!(states.iter().filter(|s| *s == "failed").count(), 1, "{states:?}");
     }
+    leaves_nothing(&house);
+}
+
+#[test]
+fn many_writers_of_one_ref_leave_it_at_one_of_them() {
+    let house = House::start("writers");
+    let dir = shop(&house);
+    house.push(&dir, &["main"]).succeeded();
+    let commits: Vec<String> = (0..6)
+        .map(|n| {
+            house.git(&dir, &["checkout", "-q", "-B", &format!("w{n}"), "main"]).succeeded();
+            house.commit(&dir, &[("greeting", &format!("writer {n}\n"))], "mine")
+        })
+        .collect();
+    // each overwrites what it saw, and one takes the ref away in the middle of it
+    let mut specs: Vec<String> = commits.iter().map(|commit| format!("+{commit}:refs/heads/main")).collect();
+    specs.push(":refs/heads/main".to_owned());
+    let said: Vec<Said> = std::thread::scope(|scope| {
+        let push = |spec: &str| house.git(&dir, &["push", &house.url("shop"), spec]);
+        let threads: Vec<_> = specs.iter().map(|spec| scope.spawn(move || push(spec))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(said.iter().any(|said| said.ok), "{said:?}");
+    for said in said.iter().filter(|said| !said.ok) {
+        assert!(said.stderr.contains("rejected]") && said.stderr.contains("hint: "), "{}", said.stderr);
+    }
+    if let Some(head) = house.remote_refs(&dir).get("refs/heads/main") {
+        for tag in ["main", "latest"] {
+            let revision =
+                &house.manifest("shop", tag).unwrap()["annotations"]["org.opencontainers.image.revision"];
+            assert_eq!(revision, head.as_str(), "{tag}");
+        }
+    }
+    assert!(house.builds("shop").iter().all(|build| build["state"] != "running"));
+    leaves_nothing(&house);
+}
+
+#[test]
+fn options_of_any_bytes_are_refused_or_taken() {
+    let house = House::start("options");
+    let dir = shop(&house);
+    let push = |options: &[&std::ffi::OsStr]| {
+        let mut command = house.git_command(&dir);
+        command.args(["push", "builder", "main"]);
+        for option in options {
+            command.arg("-o").arg(option);
+        }
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{said}");
+        assert!(!said.contains("server error") && !said.contains("hung up"), "{said}");
+        harmless("the pusher's screen", &said);
+        said
+    };
+    let bytes =
+        |bytes: &'static [u8]| -> &std::ffi::OsStr { std::os::unix::ffi::OsStrExt::from_bytes(bytes) };
+    let long = "x".repeat(60_000);
+    push(&[bytes(b"build-arg=A=\xff\xfe"), bytes(b"try")]);
+    push(&[bytes(b"\x1b]0;title\x07\x1b[8mno-cache")]);
+    push(&[bytes(b"try=\xc2\x9b8m\xe2\x80\xae")]);
+    push(&[bytes(b"")]);
+    push(&[std::ffi::OsStr::new(&long)]);
+    push(&vec![bytes(b"no-cache"); 200]);
+    assert!(house.remote_refs(&dir).is_empty());
     leaves_nothing(&house);
 }
 

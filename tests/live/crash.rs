@@ -1,5 +1,6 @@
 //! The server dies by SIGKILL at each step of the commit point; after the restart ref and tags agree.
 
+use crate::attacks::leaves_nothing;
 use crate::house::House;
 
 const DOCKERFILE: &str = "FROM busybox\nCOPY greeting /greeting\n";
@@ -51,6 +52,7 @@ fn ref_and_tags_agree_after_a_kill_at_any_step_of_the_commit_point() {
         }
         let newest = &house.builds("shop")[0];
         assert_ne!(newest["state"], "running", "{point}: {newest}");
+        leaves_nothing(&house);
         // nothing is left that would block the next push
         house.commit(&dir, &[("greeting", &format!("after {round}\n"))], "after");
         house.push(&dir, &["--force", "main"]).succeeded();
@@ -71,6 +73,7 @@ fn a_kill_while_building_leaves_nothing_behind() {
     assert!(house.remote_refs(&dir).is_empty());
     assert_eq!(house.manifest("shop", "main"), None);
     assert_eq!(house.builds("shop")[0]["state"], "interrupted");
+    leaves_nothing(&house);
     let repositories = house.data().join("repositories");
     let repository = std::fs::read_dir(&repositories).unwrap().next().unwrap().unwrap().path();
     let refs = house.git(&repository, &["for-each-ref"]).succeeded().stdout;
