@@ -53,11 +53,13 @@ enum Command {
 }
 
 pub fn run(args: Args) -> Result<ExitCode, Report> {
+    let mut asked = None;
     let (request, json) = match args.command {
         Command::Add { user, file, json } => {
             (Request::AddKeys { user: user.parse()?, text: read(file.as_deref())? }, json)
         }
         Command::List { user, json } => {
+            asked.clone_from(&user);
             (Request::ListKeys { user: user.map(|user| user.parse()).transpose()? }, json)
         }
         Command::Remove { fingerprint, json } => {
@@ -70,7 +72,7 @@ pub fn run(args: Args) -> Result<ExitCode, Report> {
         }
         Response::KeysAdded(keys) => print_text(&added(&keys))?,
         Response::Keys(keys) if json => print_json(&keys)?,
-        Response::Keys(keys) => print_text(&table(&keys))?,
+        Response::Keys(keys) => print_text(&table(&keys, asked.as_deref()))?,
         Response::KeyRemoved { key, .. } if json => print_json(&key)?,
         Response::KeyRemoved { key, left } => print_text(&removed(&key, left))?,
         other => return Err(unexpected(&other)),
@@ -94,8 +96,13 @@ fn read(file: Option<&Path>) -> Result<String, Report> {
             "{name} has more than {LIMIT_BYTES} bytes: it is no file of public keys"
         )));
     }
-    String::from_utf8(bytes)
-        .map_err(|_| Report::user(format!("{name} is not text: it is no file of public keys")))
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Report::user(format!("{name} is not text: it is no file of public keys")))?;
+    if text.trim().is_empty() {
+        return Err(Report::user(format!("{name} is empty: there is no key"))
+            .hint("give the content of a .pub file: ssh-ed25519 AAAA…"));
+    }
+    Ok(text)
 }
 
 fn cannot_read(name: &str, cause: &std::io::Error) -> Report {
@@ -116,9 +123,10 @@ fn comment(key: &UserKey) -> String {
     if key.comment.is_empty() { String::new() } else { format!(" ({})", key.comment) }
 }
 
-fn table(keys: &[UserKey]) -> String {
+fn table(keys: &[UserKey], asked: Option<&str>) -> String {
     if keys.is_empty() {
-        return "No keys. Add one: lemnos keys add USER FILE\n".to_owned();
+        let whose = asked.map(|user| format!(" of {user}")).unwrap_or_default();
+        return format!("No keys{whose}. Add one: lemnos keys add {} FILE\n", asked.unwrap_or("USER"));
     }
     let mut table = Table::new(["USER", "FINGERPRINT", "TYPE", "ADDED", "COMMENT"]);
     for key in keys {

@@ -100,7 +100,10 @@ pub(super) fn read_settings(file: Option<&str>) -> Result<AppSettings, Report> {
         "-" => std::io::read_to_string(std::io::stdin()),
         path => std::fs::read_to_string(path),
     };
-    let text = text.map_err(|e| Report::user(format!("reading {file}: {e}")))?;
+    let text = text.map_err(|e| {
+        Report::user(format!("reading {file}: {e}"))
+            .hint("`lemnos apps show APP --json > FILE` on the server makes one")
+    })?;
     let wrong = |e: serde_json::Error| {
         Report::user(format!("{file}: {e}")).hint("the form is that of `lemnos apps show APP --json`")
     };

@@ -117,7 +117,7 @@ fn keys_without_a_server() {
     USER  FINGERPRINT                                         TYPE                        ADDED                COMMENT
     bob   SHA256:nX0hpi5mKbTIJ10yBq5/sLQhiI1Y0RBAqN0drDdgJWs  sk-ssh-ed25519@openssh.com  T------------------
     ");
-    insta::assert_snapshot!(home.run("keys list nobody"), @r"No keys. Add one: lemnos keys add USER FILE");
+    insta::assert_snapshot!(home.run("keys list nobody"), @r"No keys of nobody. Add one: lemnos keys add nobody FILE");
     let keys = home.json("keys list --json");
     assert_eq!(keys[0]["fingerprint"], ANN_PRINT);
     assert_eq!(keys[0]["user"], "ann");
@@ -169,6 +169,12 @@ fn keys_that_cannot_be_read() {
     std::fs::write(home.dir.path().join("binary"), [0xff, 0xfe]).unwrap();
     insta::assert_snapshot!(home.run("keys add ann binary"), @r"
     error: binary is not text: it is no file of public keys
+    exit 2
+    ");
+    std::fs::write(home.dir.path().join("empty"), "\n").unwrap();
+    insta::assert_snapshot!(home.run("keys add ann empty"), @r"
+    error: empty is empty: there is no key
+    hint: give the content of a .pub file: ssh-ed25519 AAAA…
     exit 2
     ");
     assert!(home.run("keys list").contains("No keys."), "nothing was added");
