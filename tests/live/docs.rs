@@ -35,7 +35,7 @@ const COMMANDS: &[(&str, Run)] = &[
     ("deploy/quickstart", Elsewhere("tests/live/quickstart.rs")),
     ("tests/run", Elsewhere(".ci/run calls it")),
     ("tests/run push", Elsewhere(".ci/run calls it; arguments go to cargo test")),
-    ("tests/bench", Elsewhere("tests/bench is run by hand: it measures")),
+    ("tests/bench", Elsewhere("tests/live/docs.rs runs one scenario, below")),
     ("lemnos serve --data DIR", Serve),
     ("lemnos serve --data /var/lib/lemnos", Serve),
     (
@@ -440,4 +440,24 @@ fn the_operators_guide_knows_every_flag_of_the_server() {
     let missing: Vec<&str> =
         lemnos::admin::settings::KEYS.iter().map(|(key, _)| *key).filter(|key| !known(key)).collect();
     assert!(missing.is_empty(), "docs/guides/operating.md does not have the settings {missing:?}");
+}
+
+/// The shortest of its scenarios, so that the documented command still works; what it measures is not judged here.
+#[test]
+fn the_benchmark_runs_both_sides() {
+    let bench = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bench");
+    let output = Command::new(bench)
+        .args(["--rounds", "1", "noop"])
+        .env("LEMNOS", env!("CARGO_BIN_EXE_lemnos"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let screen = [output.stdout, output.stderr].concat();
+    let screen = String::from_utf8_lossy(&screen);
+    assert!(output.status.success(), "{screen}");
+    for text in ["noop       ours  median", "noop       peer  median", "ours/peer"] {
+        assert!(screen.contains(text), "no {text:?} in\n{screen}");
+    }
+    let times = screen.lines().find_map(|line| line.strip_prefix("Every time, in microseconds: ")).unwrap();
+    std::fs::remove_file(times).unwrap();
 }

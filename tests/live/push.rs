@@ -326,3 +326,38 @@ fn two_builders_are_joined_by_digest_each_with_its_own_platform() {
         .shows("ended with exit code 1 on linux/arm64");
     assert_eq!(house.digest("shop", "main"), before);
 }
+
+#[test]
+fn a_running_builds_log_is_followed_live_and_ends_with_the_build() {
+    let mut house = House::start("follow");
+    house.app("shop");
+    let dockerfile = "FROM busybox\nRUN echo under way; sleep 3; echo over\n";
+    let dir = house.repository("shop", &[("Dockerfile", dockerfile)]);
+    house.lemnos(&["apps", "set", "shop", "platforms=linux/amd64"]).succeeded();
+    let mut push = house
+        .git_command(&dir)
+        .args(["push", "builder", "main"])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    house.until("the build runs", |h| !h.builds("shop").is_empty());
+    let id = house.builds("shop")[0]["id"].as_str().unwrap().to_owned();
+    let mut follower = house
+        .command(env!("CARGO_BIN_EXE_lemnos"))
+        .args(["builds", "logs", &id, "-f", "--data", house.data().to_str().unwrap()])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(follower.stdout.take().unwrap()));
+    let (mut live, mut last) = (false, String::new());
+    for line in lines.map(Result::unwrap) {
+        if line.ends_with(" under way") {
+            live = house.builds("shop")[0]["state"] == "running";
+        }
+        last = line;
+    }
+    assert!(live, "the step's first line came while the build ran");
+    assert!(last.starts_with("-----> Done in "), "{last}");
+    assert!(follower.wait().unwrap().success());
+    assert!(push.wait().unwrap().success());
+}
