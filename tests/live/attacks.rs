@@ -735,9 +735,9 @@ fn idle_http_connections_take_nothing_from_a_push() {
     let dir = shop(&house);
     let address = house.ready()["http"].as_str().unwrap().parse().unwrap();
     // what the door does not take waits in the kernel; what the kernel does not take times out
-    let open = |_| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200));
+    let open = |_| std::net::TcpStream::connect_timeout(&address, Duration::from_secs(3));
     let idle: Vec<_> = (0..600).map_while(|n| open(n).ok()).collect();
-    assert!(idle.len() > 300, "{}", idle.len());
+    assert!(idle.len() >= 256, "{}", idle.len());
     house.push(&dir, &["main"]).succeeded();
     let held = std::fs::read_dir(format!("/proc/{}/fd", house.server_pid())).unwrap().count();
     assert!(held < 400, "{held} descriptors are open");
