@@ -24,7 +24,7 @@ pub struct Git {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RefError {
     /// It does not stand where the push found it.
-    #[error("{} moved meanwhile: {detail}", .names.join(", "))]
+    #[error("{} moved meanwhile\n{detail}", .names.join(", "))]
     Moved { names: Vec<String>, detail: String },
     /// Another git holds its lock file.
     #[error("{} is locked by another git process: {detail}", .names.join(", "))]

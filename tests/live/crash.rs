@@ -109,7 +109,7 @@ fn the_older_of_two_racing_builds_changes_nothing() {
     let newer = house.commit(&dir, &[("Dockerfile", DOCKERFILE), ("greeting", "newer\n")], "newer");
     house.push(&dir, &["main"]).succeeded();
     let newest = house.digest("shop", "main");
-    slow.finish().failed().shows("[remote rejected]");
+    slow.finish().failed().shows("! [remote rejected] HEAD -> main (refs/heads/main moved meanwhile)");
     assert_eq!(house.digest("shop", "main"), newest);
     assert_eq!(house.digest("shop", "latest"), newest);
     assert_eq!(house.remote_refs(&dir)["refs/heads/main"], newer);
