@@ -550,18 +550,9 @@ fn a_push_into_an_app_that_is_gone_reaches_nobody() {
 
     // an app whose build runs is not destroyed under it
     house.commit(&dir, &[("Dockerfile", "FROM busybox\nRUN echo started; sleep 2\n")], "slow");
-    let mut client =
-        house.git_command(&dir).args(["push", "builder", "main"]).stderr(Stdio::piped()).spawn().unwrap();
-    let mut screen = std::io::BufReader::new(client.stderr.take().unwrap());
-    let mut line = String::new();
-    while !line.contains("started") {
-        line.clear();
-        assert_ne!(std::io::BufRead::read_line(&mut screen, &mut line).unwrap(), 0, "the push ended early");
-    }
+    let client = house.begin_push(&dir, &["main"]).until("started");
     house.lemnos(&["apps", "destroy", "shop", "--yes"]).failed().shows("is running").shows("hint: wait");
-    let mut rest = String::new();
-    screen.read_to_string(&mut rest).unwrap();
-    assert!(client.wait().unwrap().success(), "{rest}");
+    client.finish().succeeded();
     leaves_nothing(&house);
 }
 
