@@ -10,8 +10,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::query::Query;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
+    SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{Sqlite, Transaction};
 use tokio::sync::watch;
@@ -51,6 +53,9 @@ pub struct Store {
 
 struct Inner {
     pool: SqlitePool,
+    /// Whose turn it is to write, first come first served: SQLite's own lock goes to whoever asks at the right moment,
+    /// so that one build with much to say would keep everybody else's writes out.
+    turn: Arc<tokio::sync::Mutex<()>>,
     /// Counts writes to builds and events made through this handle; followers of a log wait on it.
     build_changes: watch::Sender<u64>,
 }
@@ -91,7 +96,8 @@ impl Store {
             pool.close().await;
             return Err(error::migrating(&path, cause));
         }
-        Ok(Self { inner: Arc::new(Inner { pool, build_changes: watch::Sender::new(0) }) })
+        let (turn, build_changes) = (Arc::default(), watch::Sender::new(0));
+        Ok(Self { inner: Arc::new(Inner { pool, turn, build_changes }) })
     }
 
     /// For the other files of `store` only: everything else calls typed queries.
@@ -101,8 +107,18 @@ impl Store {
 
     /// A transaction that holds the write lock from its first moment: one begun for reading and raised later
     /// could not wait for another writer.
-    pub(crate) async fn write(&self) -> Result<Transaction<'static, Sqlite>> {
-        Ok(self.inner.pool.begin_with("BEGIN IMMEDIATE").await?)
+    pub(crate) async fn write(&self) -> Result<Write> {
+        let turn = self.inner.turn.clone().lock_owned().await;
+        let transaction = self.inner.pool.begin_with("BEGIN IMMEDIATE").await?;
+        Ok(Write { transaction, _turn: turn })
+    }
+
+    /// Runs one statement that changes something; how many rows it changed.
+    async fn change(&self, statement: Query<'_, Sqlite, SqliteArguments>) -> Result<u64> {
+        let mut tx = self.write().await?;
+        let changed = statement.execute(&mut *tx).await?.rows_affected();
+        tx.commit().await?;
+        Ok(changed)
     }
 
     /// Wakes after every build or event written through this handle or its clones (not by another process).
@@ -123,6 +139,32 @@ impl Store {
     pub async fn ping(&self) -> Result<()> {
         sqlx::query("SELECT 1 FROM apps LIMIT 1").fetch_optional(self.pool()).await?;
         Ok(())
+    }
+}
+
+/// A write transaction: every change goes through one. Dropped without `commit`, it changes nothing.
+pub(crate) struct Write {
+    transaction: Transaction<'static, Sqlite>,
+    // after the transaction, so that the next in line finds it closed
+    _turn: tokio::sync::OwnedMutexGuard<()>,
+}
+
+impl Write {
+    pub(crate) async fn commit(self) -> std::result::Result<(), sqlx::Error> {
+        self.transaction.commit().await
+    }
+}
+
+impl std::ops::Deref for Write {
+    type Target = SqliteConnection;
+    fn deref(&self) -> &SqliteConnection {
+        &self.transaction
+    }
+}
+
+impl std::ops::DerefMut for Write {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        &mut self.transaction
     }
 }
 

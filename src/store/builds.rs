@@ -42,7 +42,7 @@ macro_rules! select_builds {
 impl Store {
     /// Records a build. Its app must exist.
     pub async fn create_build(&self, build: &Build) -> Result<()> {
-        let inserted = sqlx::query(
+        let inserted = self.change(sqlx::query(
             "INSERT INTO builds (id, app_id, user, reference, commit_sha, state, started_at_ms, finished_at_ms,
                                  image, digest, tags_json, reason)
              SELECT ?, apps.id, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM apps WHERE apps.name = ?",
@@ -58,10 +58,7 @@ impl Store {
         .bind(build.digest.as_ref().map(Digest::as_str))
         .bind(to_json("builds.tags_json", &build.tags)?)
         .bind(build.reason.as_deref())
-        .bind(build.app.as_str())
-        .execute(self.pool())
-        .await?
-        .rows_affected();
+        .bind(build.app.as_str())).await?;
         if inserted == 0 {
             return Err(StoreError::NoApp(build.app.clone()));
         }
@@ -189,17 +186,13 @@ impl Store {
 
     /// Removes an app's ended builds beyond its newest `keep`, with their events; returns how many went.
     pub async fn prune_builds(&self, app: &AppName, keep: u32) -> Result<u64> {
-        let removed = sqlx::query(
+        let statement = sqlx::query(
             "DELETE FROM builds WHERE state != 'running'
                AND app_id = (SELECT id FROM apps WHERE name = ?1)
                AND id NOT IN (SELECT b.id FROM builds b JOIN apps ON apps.id = b.app_id
                               WHERE apps.name = ?1 ORDER BY b.id DESC LIMIT ?2)",
-        )
-        .bind(app.as_str())
-        .bind(keep)
-        .execute(self.pool())
-        .await?;
-        Ok(removed.rows_affected())
+        );
+        self.change(statement.bind(app.as_str()).bind(keep)).await
     }
 }
 

@@ -16,21 +16,19 @@ impl Store {
     }
 
     pub async fn put_ledger(&self, key: &str, content: &[u8], at_ms: i64) -> Result<()> {
-        sqlx::query(
+        self.change(sqlx::query(
             "INSERT INTO ledger (key, content, updated_at_ms) VALUES (?, ?, ?)
              ON CONFLICT (key) DO UPDATE SET content = excluded.content, updated_at_ms = excluded.updated_at_ms",
         )
         .bind(key)
         .bind(content)
-        .bind(at_ms)
-        .execute(self.pool())
-        .await?;
+        .bind(at_ms)).await?;
         Ok(())
     }
 
     /// Forgets one entry, when its ref is deleted.
     pub async fn remove_ledger(&self, key: &str) -> Result<()> {
-        sqlx::query("DELETE FROM ledger WHERE key = ?").bind(key).execute(self.pool()).await?;
+        self.change(sqlx::query("DELETE FROM ledger WHERE key = ?").bind(key)).await?;
         Ok(())
     }
 }

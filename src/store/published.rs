@@ -30,27 +30,26 @@ impl Store {
     }
 
     pub async fn put_published(&self, fingerprint: &Digest, published: &Published) -> Result<()> {
-        sqlx::query(
-            "INSERT INTO published (fingerprint, image, commit_sha, children_json, published_at_ms)
+        self.change(
+            sqlx::query(
+                "INSERT INTO published (fingerprint, image, commit_sha, children_json, published_at_ms)
              VALUES (?, ?, ?, ?, ?)
              ON CONFLICT (fingerprint) DO UPDATE SET image = excluded.image, commit_sha = excluded.commit_sha,
                  children_json = excluded.children_json, published_at_ms = excluded.published_at_ms",
+            )
+            .bind(fingerprint.as_str())
+            .bind(published.image.as_str())
+            .bind(published.commit.as_str())
+            .bind(&published.children_json)
+            .bind(now_ms()),
         )
-        .bind(fingerprint.as_str())
-        .bind(published.image.as_str())
-        .bind(published.commit.as_str())
-        .bind(&published.children_json)
-        .bind(now_ms())
-        .execute(self.pool())
         .await?;
         Ok(())
     }
 
     /// Forgets an entry whose children the registry no longer has.
     pub async fn remove_published(&self, fingerprint: &Digest) -> Result<()> {
-        sqlx::query("DELETE FROM published WHERE fingerprint = ?")
-            .bind(fingerprint.as_str())
-            .execute(self.pool())
+        self.change(sqlx::query("DELETE FROM published WHERE fingerprint = ?").bind(fingerprint.as_str()))
             .await?;
         Ok(())
     }

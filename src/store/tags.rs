@@ -38,11 +38,12 @@ impl Store {
 
     /// Frees every tag of a ref, when the ref is deleted.
     pub async fn release_tags(&self, app_id: &str, reference: &RefName) -> Result<()> {
-        sqlx::query("DELETE FROM tag_claims WHERE app_id = ? AND reference = ?")
-            .bind(app_id)
-            .bind(reference.as_str())
-            .execute(self.pool())
-            .await?;
+        self.change(
+            sqlx::query("DELETE FROM tag_claims WHERE app_id = ? AND reference = ?")
+                .bind(app_id)
+                .bind(reference.as_str()),
+        )
+        .await?;
         Ok(())
     }
 }

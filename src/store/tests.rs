@@ -124,8 +124,34 @@ async fn a_locked_database_is_an_error_of_its_own_and_nothing_is_written() {
     let held = store.write().await.unwrap();
     let error = other.add_key(&key("ann", 'A')).await.unwrap_err();
     assert!(matches!(error, StoreError::Locked), "{error}");
-    held.rollback().await.unwrap();
+    drop(held);
     assert!(other.add_key(&key("ann", 'A')).await.unwrap(), "free again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_writes_without_a_pause_keeps_nobody_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open_with(dir.path(), Duration::from_millis(30)).await.unwrap();
+    let greedy = {
+        let store = store.clone();
+        tokio::spawn(async move {
+            loop {
+                let mut tx = store.write().await.unwrap();
+                for n in 0..300 {
+                    sqlx::query("INSERT OR REPLACE INTO ledger (key, content, updated_at_ms) VALUES (?, zeroblob(500), 0)")
+                        .bind(format!("key {n}"))
+                        .execute(&mut *tx)
+                        .await
+                        .unwrap();
+                }
+                tx.commit().await.unwrap();
+            }
+        })
+    };
+    for n in 0..100 {
+        store.put_ledger(&format!("mine {n}"), b"x", 0).await.unwrap();
+    }
+    greedy.abort();
 }
 
 #[tokio::test]

@@ -53,15 +53,16 @@ impl Store {
 
     /// Removes a key and returns what it was. The user and their grants stay.
     pub async fn remove_key(&self, fingerprint: &Fingerprint) -> Result<UserKey> {
-        sqlx::query(
+        let mut tx = self.write().await?;
+        let removed = sqlx::query(
             "DELETE FROM keys WHERE fingerprint = ?
              RETURNING fingerprint, user, public_key, comment, added_at_ms",
         )
         .bind(fingerprint.as_str())
-        .fetch_optional(self.pool())
-        .await?
-        .as_ref()
-        .map_or_else(|| Err(StoreError::NoKey(fingerprint.clone())), key_of)
+        .fetch_optional(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        removed.as_ref().map_or_else(|| Err(StoreError::NoKey(fingerprint.clone())), key_of)
     }
 }
 
