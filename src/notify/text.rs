@@ -72,9 +72,9 @@ impl TextRenderer {
                 vec![self.dim(&format!("       on builder {builder}: {}", list(platforms)))]
             }
             BuildEvent::Reused { children, commit } => vec![self.heading(&format!(
-                "Nothing to build: tree and settings are those of {}, its {children} image{} serve again",
+                "Nothing to build: tree and settings are those of {}, its {} again",
                 commit.short(12),
-                if *children == 1 { "" } else { "s" },
+                if *children == 1 { "image serves".to_owned() } else { format!("{children} images serve") },
             ))],
             BuildEvent::StepStarted { step, name, platform } => {
                 self.step_started(*step, name, platform.as_ref())

@@ -33,6 +33,9 @@ impl FailedSolve {
     pub fn into_failure(self) -> Failure {
         let message = innermost(&self.message);
         let location = self.lines.map(|(first, _)| format!("{}:{first}", plain_line(&self.file)));
+        if let Some(failure) = self.refused_by_registry(&message) {
+            return failure;
+        }
         let instruction = self.vertex.as_deref().filter(|vertex| !is_internal(vertex)).map(instruction);
         let (what, cause) = match (&instruction, self.exit_code) {
             (Some(i), Some(code)) => (
@@ -58,6 +61,20 @@ impl FailedSolve {
             excerpt: self.excerpt(),
             log_tail: self.log_tail,
         }
+    }
+
+    /// The image was built, and the registry did not take it: neither the commit nor the builder is to blame.
+    fn refused_by_registry(&self, message: &str) -> Option<Failure> {
+        let (image, why) = message.strip_prefix("failed to push ")?.split_once(": ")?;
+        let host = image.split_once('/').map_or(image, |(host, _)| host);
+        let why = why.rsplit(": ").next().unwrap_or(why);
+        Some(
+            Failure::new(
+                shorten(&format!("registry {host}: {why}"), REASON_CHARS),
+                format!("the registry {host} did not take the image: {why}"),
+            )
+            .with_remedy("nothing has changed: push again; if it stays, the operator looks at the registry"),
+        )
     }
 
     fn platform(&self) -> Option<Platform> {
@@ -206,6 +223,23 @@ mod tests {
         assert_eq!(failure.reason, "build failed: Dockerfile:3 RUN make, exit 2");
         assert_eq!(failure.cause, "RUN make ended with exit code 2 on linux/arm64");
         assert_eq!(failure.excerpt, ["    1: FROM busybox", "    2: ", ">   3: RUN make", "    4: RUN true"]);
+    }
+
+    #[test]
+    fn a_registry_that_does_not_take_the_image_is_named() {
+        let failure = |why: &str| {
+            let message = format!("failed to solve: failed to push r.example.com:5000/team/shop: {why}");
+            FailedSolve { message, ..FailedSolve::default() }.into_failure()
+        };
+        let away = failure(
+            "failed to do request: Head \"http://r.example.com:5000/v2/team/shop/blobs/sha256:09\": dial tcp 192.0.2.1:5000: connect: connection refused",
+        );
+        assert_eq!(away.reason, "registry r.example.com:5000: connection refused");
+        assert!(away.cause.contains("did not take the image") && away.remedy.unwrap().contains("push again"));
+        let full = failure(
+            "unexpected status from PUT request to https://r.example.com:5000/v2/…: 507 Insufficient Storage",
+        );
+        assert_eq!(full.reason, "registry r.example.com:5000: 507 Insufficient Storage");
     }
 
     #[test]

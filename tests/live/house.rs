@@ -14,6 +14,9 @@ use crate::support::{Engines, engines};
 /// How long a server may take to be ready, and a push to end: generous, for two cores and an emulator.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// When every commit of the tests was made, so that what is the same has the same id.
+const DATE: &str = "2026-01-02T03:04:05Z";
+
 pub struct House {
     pub engines: &'static Engines,
     pub home: TempDir,
@@ -221,6 +224,16 @@ impl House {
         self.extra_env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     }
 
+    /// The registry's address, without the prefix of this test.
+    pub fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    /// A git command with further variables in its environment.
+    pub fn git_with(&self, dir: &Path, env: &[(&str, &str)], args: &[&str]) -> Said {
+        Said::of(self.git_command(dir).envs(env.iter().copied()).args(args).output().unwrap())
+    }
+
     /// What `lemnos.json` says.
     pub fn ready(&self) -> Value {
         serde_json::from_slice(&std::fs::read(self.data().join("lemnos.json")).unwrap()).unwrap()
@@ -278,6 +291,8 @@ impl House {
             .env("GIT_AUTHOR_EMAIL", "ada@example.com")
             .env("GIT_COMMITTER_NAME", "Ada")
             .env("GIT_COMMITTER_EMAIL", "ada@example.com")
+            .env("GIT_AUTHOR_DATE", DATE)
+            .env("GIT_COMMITTER_DATE", DATE)
             .stdin(Stdio::null());
         command
     }

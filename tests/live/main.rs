@@ -17,4 +17,5 @@ mod house;
 mod push;
 mod quickstart;
 mod registry;
+mod sessions;
 mod support;

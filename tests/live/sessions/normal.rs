@@ -1,0 +1,127 @@
+//! What differs from run to run, made the same: addresses, ids, digests, durations, and lines that depend on how fast
+//! the machine is.
+
+use std::collections::HashMap;
+
+use regex::{Captures, Regex};
+
+use crate::house::House;
+
+pub struct Normal {
+    /// Texts of this run, and what stands for them; the longest first.
+    known: Vec<(String, String)>,
+}
+
+impl Normal {
+    pub fn of(house: &House) -> Self {
+        let ready = house.ready();
+        let mut known = vec![
+            (house.image("shop"), "registry.example.com/shop".to_owned()),
+            (house.image("other"), "registry.example.com/other".to_owned()),
+            (house.image("").trim_end_matches('/').to_owned(), "registry.example.com".to_owned()),
+            (house.registry().to_owned(), "registry.example.com".to_owned()),
+            (ready["ssh"].as_str().unwrap().to_owned(), "builder:2222".to_owned()),
+            (house.home.path().display().to_string(), "~".to_owned()),
+        ];
+        for builder in ready["builders"].as_array().unwrap() {
+            known.push((builder.as_str().unwrap().to_owned(), "tcp://buildkit:1234".to_owned()));
+        }
+        known.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
+        Self { known }
+    }
+
+    pub fn text(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for (found, stands) in &self.known {
+            text = text.replace(found, stands);
+        }
+        let text = counted(&text, r"sha256:[0-9a-f]{64}", "sha256:DIGEST-");
+        let text = counted(&text, r"SHA256:[A-Za-z0-9+/]{43}", "SHA256:KEY-");
+        let text = swap(&text, r#""cache_namespace": "[0-9a-f]+""#, r#""cache_namespace": "OF-THE-APP""#);
+        let text = builds(&text);
+        let text = swap(&text, r"\b[0-9]+m[0-9]{2}s|\b[0-9]+\.[0-9]s", "N.Ns");
+        let text = swap(
+            &text,
+            r"\b[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2})?(\.[0-9]+)?Z?",
+            "TIME",
+        );
+        // of steps that several builds share at a time, the daemon tells one build's number
+        let text = swap(&text, r"[0-9]+/[0-9]+\] FROM ", "1/N] FROM ");
+        let text = swap(&text, r"\[?127\.0\.0\.1\]?(:[0-9]+)?", "builder");
+        let lines = text.lines().filter(|line| !depends_on_speed(line)).map(|line| {
+            // git pads what a server says, to wipe what stood there
+            format!("{}\n", line.trim_end())
+        });
+        tags(&steps(&lines.collect::<String>()))
+    }
+}
+
+/// Tags beyond the first move side by side.
+fn tags(text: &str) -> String {
+    let mut lines: Vec<&str> = text.lines().collect();
+    for tagged in lines.chunk_by_mut(|a, b| a.contains("   tagged ") && b.contains("   tagged ")) {
+        tagged.sort_unstable();
+    }
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+fn swap(text: &str, pattern: &str, with: &str) -> String {
+    Regex::new(pattern).unwrap().replace_all(text, with).into_owned()
+}
+
+/// Every other match is another number.
+fn counted(text: &str, pattern: &str, with: &str) -> String {
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    let number = |found: &Captures<'_>| {
+        let next = seen.len() + 1;
+        format!("{with}{}", seen.entry(found[0].to_owned()).or_insert(next))
+    };
+    Regex::new(pattern).unwrap().replace_all(text, number).into_owned()
+}
+
+/// Ids of builds: 32 digits, or the last ten of them.
+fn builds(text: &str) -> String {
+    let mut seen: Vec<String> = Vec::new();
+    let number = |found: &Captures<'_>| {
+        let short = found[0][found[0].len() - 10..].to_owned();
+        let at = seen.iter().position(|known| *known == short).unwrap_or_else(|| {
+            seen.push(short);
+            seen.len() - 1
+        });
+        format!("{}BUILD-{}", if found[0].len() == 32 { "ID-OF-" } else { "" }, at + 1)
+    };
+    Regex::new(r"\b(?:0[0-9a-f]{31}|[0-9a-f]{10})\b").unwrap().replace_all(text, number).into_owned()
+}
+
+/// Heartbeats, downloads, and what is shown of transfers.
+fn depends_on_speed(line: &str) -> bool {
+    let line = line.trim_start_matches("remote: ");
+    line.starts_with("...")
+        || line.starts_with("Warning: Permanently added")
+        || (line.starts_with('#')
+            && Regex::new(r"^#[0-9]+ .* [0-9.]+ (B|kB|MB|GB)\s*$").unwrap().is_match(line))
+}
+
+/// BuildKit numbers its steps as it meets them: shown are 1, 2, 3 in the order of the screen. A base image and a copied
+/// file are DONE, whether the daemon had them from somebody else or not.
+fn steps(text: &str) -> String {
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    let number = |found: &Captures<'_>| {
+        let next = seen.len() + 1;
+        format!("{}#{}", &found[1], seen.entry(found[2].to_owned()).or_insert(next))
+    };
+    let text = Regex::new(r"(?m)^(remote: )#([0-9]+)\b").unwrap().replace_all(text, number).into_owned();
+    let mut copied = String::new();
+    text.lines()
+        .map(|line| {
+            if line.contains("] FROM ") || line.contains("] COPY ") {
+                copied = line.split_once(" [").map_or_else(String::new, |(step, _)| format!("{step} CACHED"));
+            }
+            if line == copied {
+                format!("{}\n", line.replace("CACHED", "DONE N.Ns"))
+            } else {
+                format!("{line}\n")
+            }
+        })
+        .collect()
+}
