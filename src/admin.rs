@@ -21,7 +21,7 @@ pub mod ready;
 pub mod settings;
 pub mod socket;
 
-pub use follow::Follow;
+pub use follow::{Follow, Step};
 pub use lock::DataLock;
 pub use ready::{Ready, ReadyFile};
 

@@ -6,15 +6,13 @@ use clap::{Parser, Subcommand};
 
 use crate::error::Report;
 
-pub mod apps;
 pub mod build;
-pub mod builds;
 pub mod config;
 mod control;
+mod desk;
 pub mod detect;
 pub mod engine;
 pub mod hook;
-pub mod keys;
 pub mod plan;
 pub mod serve;
 pub mod source;
@@ -33,12 +31,9 @@ pub struct Cli {
 enum Command {
     /// Run the server: SSH, HTTP, and the engines that are not configured elsewhere.
     Serve(serve::Args),
-    /// SSH keys and whose they are.
-    Keys(keys::Args),
-    /// Apps, their settings, and who may push to them.
-    Apps(apps::Args),
-    /// Past and running builds.
-    Builds(builds::Args),
+    /// What the SSH door can do too.
+    #[command(flatten)]
+    Verb(desk::Local),
     /// Say which kind of build a tree is, and why.
     Detect(detect::Args),
     /// Print what a push of a tree would build, without building.
@@ -60,9 +55,7 @@ impl Cli {
     pub fn run(self) -> Result<ExitCode, Report> {
         match self.command {
             Command::Serve(args) => serve::run(args),
-            Command::Keys(args) => keys::run(args),
-            Command::Apps(args) => apps::run(args),
-            Command::Builds(args) => builds::run(args),
+            Command::Verb(verb) => verb.run(),
             Command::Detect(args) => detect::run(args),
             Command::Plan(args) => plan::run(args),
             Command::Build(args) => build::run(args),

@@ -8,6 +8,7 @@ pub mod assemble;
 pub mod buildkit;
 pub mod cli;
 pub mod config;
+pub mod console;
 pub mod detect;
 pub mod engine;
 pub mod error;

@@ -8,6 +8,14 @@ use crate::event::Recorded;
 use crate::model::{Build, BuildId, BuildState};
 use crate::store::{Store, StoreError};
 
+/// What a follower is told next.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    Events(Vec<Recorded>),
+    /// The build has ended, or nobody is there who would end it.
+    Ended(Box<Build>),
+}
+
 /// Wakes by the store's own changes, so only a handle of the process that builds sees a running build move.
 #[derive(Debug)]
 pub struct Follow {
@@ -23,8 +31,8 @@ impl Follow {
         Self { store, build, next_seq, changes }
     }
 
-    /// The next events, never an empty page; none when the build has ended and everything was read.
-    pub async fn next(&mut self) -> Result<Option<Vec<Recorded>>, Report> {
+    /// What comes next: events, never an empty page, or, when all were read, the end.
+    pub async fn next(&mut self) -> Result<Step, Report> {
         loop {
             // marked as seen before looking: what is written while we look wakes us again
             self.changes.borrow_and_update();
@@ -33,17 +41,17 @@ impl Follow {
             let events = self.store.events(&self.build, self.next_seq, EVENTS_LIMIT).await?;
             if let Some(last) = events.last() {
                 self.next_seq = last.seq.saturating_add(1);
-                return Ok(Some(events));
+                return Ok(Step::Events(events));
             }
             // an error: the store is gone, and nothing more will come
             if build.state != BuildState::Running || self.changes.changed().await.is_err() {
-                return Ok(None);
+                return Ok(Step::Ended(Box::new(build)));
             }
         }
     }
 
     /// The build as it stands.
-    pub async fn build(&self) -> Result<Build, Report> {
+    async fn build(&self) -> Result<Build, Report> {
         let found = self.store.build(&self.build).await?;
         Ok(found.ok_or_else(|| StoreError::NoBuild(self.build.to_string()))?)
     }

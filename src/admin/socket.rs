@@ -4,7 +4,6 @@
 //! `Done` or `Failed`. Everything read is bounded, and a peer that stalls is left.
 
 use std::io;
-use std::ops::ControlFlow;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -18,7 +17,7 @@ use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
-use super::{Context, DataLock, Request, Response};
+use super::{Context, DataLock, Request, Response, Step};
 use crate::error::{Kind, Report};
 use crate::event::Recorded;
 use crate::store::Store;
@@ -160,8 +159,8 @@ async fn follow(
     };
     loop {
         match follow.next().await {
-            Ok(Some(events)) => send(write, &Answer::Events(events)).await?,
-            Ok(None) => return Ok(follow.build().await.map(Response::Build)),
+            Ok(Step::Events(events)) => send(write, &Answer::Events(events)).await?,
+            Ok(Step::Ended(build)) => return Ok(Ok(Response::Build(*build))),
             Err(report) => return Ok(Err(report)),
         }
     }
@@ -221,30 +220,34 @@ impl Connection {
         }
     }
 
-    /// Hands a build's events to `on_events` as they come until it breaks off (none is returned) or the build has ended.
-    pub async fn follow(
-        mut self,
-        build: &str,
-        mut on_events: impl FnMut(Vec<Recorded>) -> Result<ControlFlow<()>, Report>,
-    ) -> Result<Option<Response>, Report> {
-        let call = Call::Follow { build: build.to_owned(), from_seq: 0 };
+    /// Begins to follow a build's log from `from_seq` on.
+    pub async fn follow(mut self, build: &str, from_seq: u64) -> Result<Followed, Report> {
+        let call = Call::Follow { build: build.to_owned(), from_seq };
         send(&mut self.write, &call).await.map_err(broken)?;
-        loop {
-            match self.answer().await? {
-                Answer::Events(events) => {
-                    if on_events(events)?.is_break() {
-                        return Ok(None);
-                    }
-                }
-                Answer::Done(response) => return Ok(Some(*response)),
-                Answer::Failed(report) => return Err(report),
-            }
-        }
+        Ok(Followed(self))
     }
 
     async fn answer(&mut self) -> Result<Answer, Report> {
         let answer = read_line(&mut self.read, ANSWER_BYTES).await.map_err(broken)?;
         answer.ok_or_else(|| broken(io::ErrorKind::UnexpectedEof.into()))
+    }
+}
+
+/// A build's log on its way.
+#[derive(Debug)]
+pub struct Followed(Connection);
+
+impl Followed {
+    /// The next events; after the end there is nothing more to ask for.
+    pub async fn next(&mut self) -> Result<Step, Report> {
+        match self.0.answer().await? {
+            Answer::Events(events) => Ok(Step::Events(events)),
+            Answer::Done(response) => match *response {
+                Response::Build(build) => Ok(Step::Ended(Box::new(build))),
+                _ => Err(broken(io::ErrorKind::InvalidData.into())),
+            },
+            Answer::Failed(report) => Err(report),
+        }
     }
 }
 

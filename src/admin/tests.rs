@@ -189,18 +189,18 @@ async fn a_follower_sees_every_event_once_and_the_end() {
     let build = house.build("shop").await;
     house.store.append_events(&build.id, &[note(0), note(1)]).await.unwrap();
     let mut follow = follow(&house.store, build.id.short(), 0).await.unwrap();
-    assert_eq!(follow.next().await.unwrap(), Some(vec![note(0), note(1)]));
+    assert_eq!(follow.next().await.unwrap(), Step::Events(vec![note(0), note(1)]));
     let (next, ()) = tokio::join!(follow.next(), async {
         tokio::task::yield_now().await;
         house.store.append_events(&build.id, &[note(2)]).await.unwrap();
     });
-    assert_eq!(next.unwrap(), Some(vec![note(2)]));
+    assert_eq!(next.unwrap(), Step::Events(vec![note(2)]));
     let (next, ()) = tokio::join!(follow.next(), async {
         tokio::task::yield_now().await;
         house.finish(&build).await;
     });
-    assert_eq!(next.unwrap(), None);
-    assert_eq!(follow.build().await.unwrap().state, BuildState::Failed);
+    let Step::Ended(end) = next.unwrap() else { panic!() };
+    assert_eq!(end.state, BuildState::Failed);
 }
 
 /// A server of `house` and its end: dropping the guard stops it.
@@ -245,38 +245,17 @@ async fn a_log_is_followed_over_the_socket_to_its_end() {
     let build = house.build("shop").await;
     house.store.append_events(&build.id, &[note(0)]).await.unwrap();
     let (_lock, _server) = serving(&house).await;
-    let mut seen = Vec::new();
-    let (store, id) = (house.store.clone(), build.id.clone());
-    let (sender, mut first_seen) = tokio::sync::mpsc::unbounded_channel();
-    let following = connect(house.dir.path()).await.follow(build.id.as_str(), |events| {
-        seen.extend(events);
-        sender.send(()).unwrap();
-        Ok(std::ops::ControlFlow::Continue(()))
-    });
-    let (end, ()) = tokio::join!(following, async {
-        first_seen.recv().await.unwrap();
-        store.append_events(&id, &[note(1)]).await.unwrap();
-        first_seen.recv().await.unwrap();
-        house.finish(&build).await;
-    });
-    let Some(Response::Build(end)) = end.unwrap() else { panic!() };
-    assert_eq!((end.state, seen), (BuildState::Failed, vec![note(0), note(1)]));
-    let unknown = connect(house.dir.path()).await.follow("ffffffff", |_| panic!()).await.unwrap_err();
-    assert_eq!(unknown.kind, Kind::NotFound);
-}
-
-#[tokio::test]
-async fn a_follower_may_break_off() {
-    let house = house(false, true).await;
-    house.ask(Request::CreateApp { app: app("shop") }).await.unwrap();
-    let build = house.build("shop").await;
-    house.store.append_events(&build.id, &[note(0)]).await.unwrap();
-    let (_lock, _server) = serving(&house).await;
-    let broken = connect(house.dir.path())
-        .await
-        .follow(build.id.as_str(), |_| Ok(std::ops::ControlFlow::Break(())))
-        .await;
-    assert_eq!(broken.unwrap(), None);
+    let mut following = connect(house.dir.path()).await.follow(build.id.as_str(), 0).await.unwrap();
+    assert_eq!(following.next().await.unwrap(), Step::Events(vec![note(0)]));
+    house.store.append_events(&build.id, &[note(1)]).await.unwrap();
+    assert_eq!(following.next().await.unwrap(), Step::Events(vec![note(1)]));
+    house.finish(&build).await;
+    let Step::Ended(end) = following.next().await.unwrap() else { panic!() };
+    assert_eq!(end.state, BuildState::Failed);
+    let mut later = connect(house.dir.path()).await.follow(build.id.as_str(), 1).await.unwrap();
+    assert_eq!(later.next().await.unwrap(), Step::Events(vec![note(1)]));
+    let mut unknown = connect(house.dir.path()).await.follow("ffffffff", 0).await.unwrap();
+    assert_eq!(unknown.next().await.unwrap_err().kind, Kind::NotFound);
 }
 
 #[tokio::test]

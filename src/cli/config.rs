@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::serve;
-use super::terminal::{Table, print_json, print_text};
+use super::terminal::{print_json, print_text};
 use crate::config::{Config, Environment};
+use crate::console::table::Table;
 use crate::error::Report;
 
 #[derive(Debug, clap::Args)]

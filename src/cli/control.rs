@@ -1,15 +1,16 @@
 //! How a command reaches the state: through the running server, or on the store itself where there is none.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::admin::socket::Connection;
-use crate::admin::{self, Context, DataLock, Repositories, Request, Response, lock};
+use async_trait::async_trait;
+
+use crate::admin::socket::{Connection, Followed};
+use crate::admin::{self, Context, DataLock, Repositories, Request, Response, Step, lock};
 use crate::config::{self, Environment, Layer};
+use crate::console::Following;
 use crate::error::{Kind, Report};
-use crate::event::Recorded;
 use crate::model::{Build, ImagePrefix};
 use crate::receive::repo;
 use crate::store::{self, Store};
@@ -72,28 +73,16 @@ impl DataArgs {
         }
     }
 
-    /// Hands a build's events to `show` as they come, until it has ended. Without a server nothing comes any more:
-    /// what is stored is all there is, and the build is returned as it stands. None when `show` breaks off.
-    pub async fn follow(
-        &self,
-        build: &str,
-        mut show: impl FnMut(Vec<Recorded>) -> Result<ControlFlow<()>, Report>,
-    ) -> Result<Option<Build>, Report> {
-        match self.target(false).await? {
-            Target::Server(connection) => connection.follow(build, show).await?.map(built).transpose(),
-            Target::Store { store, .. } => {
-                let found = store.find_build(build).await?;
-                let mut next_seq = 0;
-                loop {
-                    let events = store.events(&found.id, next_seq, admin::EVENTS_LIMIT).await?;
-                    let Some(last) = events.last() else { return Ok(Some(found)) };
-                    next_seq = last.seq.saturating_add(1);
-                    if show(events)?.is_break() {
-                        return Ok(None);
-                    }
-                }
+    /// Begins to follow a build's log from `from_seq` on. Without a server nothing comes any more: what is stored is all
+    /// there is, and the build is returned as it stands.
+    pub async fn follow(&self, build: &str, from_seq: u64) -> Result<Box<dyn Following>, Report> {
+        Ok(match self.target(false).await? {
+            Target::Server(connection) => Box::new(connection.follow(build, from_seq).await?),
+            Target::Store { store, _lock, .. } => {
+                let build = store.find_build(build).await?;
+                Box::new(Stored { store, build, next_seq: from_seq, _lock })
             }
-        }
+        })
     }
 
     async fn target(&self, writes: bool) -> Result<Target, Report> {
@@ -141,17 +130,27 @@ impl DataArgs {
     }
 }
 
-fn built(response: Response) -> Result<Build, Report> {
-    match response {
-        Response::Build(build) => Ok(build),
-        other => Err(unexpected(&other)),
+#[async_trait]
+impl Following for Followed {
+    async fn next(&mut self) -> Result<Step, Report> {
+        Followed::next(self).await
     }
 }
 
-/// A server of another version may answer with something else.
-pub fn unexpected(response: &Response) -> Report {
-    let json = serde_json::to_string(response).unwrap_or_default();
-    let said = json.chars().take(60).collect::<String>();
-    Report::internal(format!("the server answered something else than was asked: {said}"))
-        .hint("command and server must be of one version: restart the server after an upgrade")
+/// A log that nobody adds to.
+struct Stored {
+    store: Store,
+    build: Build,
+    next_seq: u64,
+    _lock: DataLock,
+}
+
+#[async_trait]
+impl Following for Stored {
+    async fn next(&mut self) -> Result<Step, Report> {
+        let events = self.store.events(&self.build.id, self.next_seq, admin::EVENTS_LIMIT).await?;
+        let Some(last) = events.last() else { return Ok(Step::Ended(Box::new(self.build.clone()))) };
+        self.next_seq = last.seq.saturating_add(1);
+        Ok(Step::Events(events))
+    }
 }

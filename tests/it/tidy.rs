@@ -48,6 +48,7 @@ fn table() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("error", ALL),
         ("config", &["model", "buildkit"]),
         ("admin", &["model", "event", "error", "store", "notify", "config", "plan"]),
+        ("console", &["model", "event", "error", "admin", "notify"]),
         // doors
         ("ssh", &["model", "receive"]),
         ("http", &["model", "event", "error", "jobs", "store", "admin"]),

@@ -1,23 +1,17 @@
 //! `lemnos builds`: what was built, how it went, and the log of it.
 
-use std::io::IsTerminal as _;
 use std::ops::ControlFlow;
-use std::process::ExitCode;
 
-use super::block_on;
-use super::control::{DataArgs, unexpected};
-use super::terminal::{Table, duration_text, print_json, print_text, print_while_read, time_text};
-use crate::admin::{Request, Response};
-use crate::config::Environment;
-use crate::error::Report;
-use crate::event::Recorded;
+use super::table::{Table, duration_text, time_text};
+use super::{Desk, print_json, print_text, unexpected};
+use crate::admin::{EVENTS_LIMIT, Request, Response, Step};
+use crate::error::{Kind, Report};
+use crate::event::{Recorded, plain_json};
 use crate::model::{Build, BuildState};
 use crate::notify::text::TextRenderer;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    data: DataArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -54,33 +48,34 @@ enum Command {
         /// Go on until the build has ended; exit 1 if it failed.
         #[arg(short, long)]
         follow: bool,
-        /// One JSON object an event and line.
-        /// Print JSON.
+        /// Print JSON, one object an event and line.
         #[arg(long)]
         json: bool,
     },
 }
 
-pub fn run(args: Args) -> Result<ExitCode, Report> {
-    let execute = |request| block_on(args.data.execute(request));
+pub async fn run(args: Args, desk: &mut dyn Desk) -> Result<u8, Report> {
     match args.command {
         Command::List { app, limit, before, json } => {
             let app = app.map(|app| app.parse()).transpose()?;
-            match execute(Request::ListBuilds { app, limit, before })? {
-                Response::Builds(builds) if json => print_json(&builds)?,
-                Response::Builds(builds) => print_text(&list(&builds))?,
+            match desk.execute(Request::ListBuilds { app, limit, before }).await? {
+                Response::Builds(builds) if json => print_json(desk, &builds).await?,
+                Response::Builds(builds) => {
+                    let text = list(&builds, desk.screen().width);
+                    print_text(desk, &text).await?;
+                }
                 other => return Err(unexpected(&other)),
             }
         }
-        Command::Show { build, json } => match execute(Request::ShowBuild { build })? {
-            Response::Build(build) if json => print_json(&build)?,
-            Response::Build(build) => print_text(&show(&build))?,
+        Command::Show { build, json } => match desk.execute(Request::ShowBuild { build }).await? {
+            Response::Build(build) if json => print_json(desk, &build).await?,
+            Response::Build(build) => print_text(desk, &show(&build)).await?,
             other => return Err(unexpected(&other)),
         },
-        Command::Logs { build, follow: true, json } => return follow(&args.data, &build, json),
-        Command::Logs { build, follow: false, json } => logs(&args.data, build, json)?,
+        Command::Logs { build, follow: true, json } => return follow(desk, &build, json).await,
+        Command::Logs { build, follow: false, json } => logs(desk, build, json).await?,
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(0)
 }
 
 /// Prints events as they come, as text or as lines of JSON.
@@ -90,13 +85,12 @@ struct Printer {
 }
 
 impl Printer {
-    fn new(json: bool) -> Self {
-        let color = std::io::stdout().is_terminal() && Environment::of_process().get("NO_COLOR").is_none();
-        Self { renderer: (!json).then(|| TextRenderer::new(color)) }
+    fn new(json: bool, desk: &dyn Desk) -> Self {
+        Self { renderer: (!json).then(|| TextRenderer::new(desk.screen().color)) }
     }
 
     /// Breaks off when nobody reads any more.
-    fn print(&mut self, events: &[Recorded]) -> Result<ControlFlow<()>, Report> {
+    async fn print(&mut self, desk: &mut dyn Desk, events: &[Recorded]) -> Result<ControlFlow<()>, Report> {
         let mut text = String::new();
         for recorded in events {
             match &mut self.renderer {
@@ -108,59 +102,67 @@ impl Printer {
                 }
                 None => {
                     let json = serde_json::to_string(recorded);
-                    text.push_str(&json.map_err(|e| Report::internal(format!("writing JSON: {e}")))?);
+                    let json = json.map_err(|e| Report::internal(format!("writing JSON: {e}")))?;
+                    text.push_str(&plain_json(&json));
                     text.push('\n');
                 }
             }
         }
-        print_while_read(&text)
+        desk.print(&text).await
     }
 }
 
 /// The log as it stands, page by page.
-fn logs(data: &DataArgs, build: String, json: bool) -> Result<(), Report> {
-    let mut printer = Printer::new(json);
+async fn logs(desk: &mut dyn Desk, build: String, json: bool) -> Result<(), Report> {
+    let mut printer = Printer::new(json, desk);
     let mut build = build;
     let mut from_seq = 0;
-    block_on(async {
-        loop {
-            let request =
-                Request::BuildEvents { build: build.clone(), from_seq, limit: crate::admin::EVENTS_LIMIT };
-            let (found, events) = match data.execute(request).await? {
-                Response::Events { build, events } => (build, events),
-                other => return Err(unexpected(&other)),
-            };
-            let Some(last) = events.last() else { return Ok(()) };
-            from_seq = last.seq.saturating_add(1);
-            // the whole id: a later build may end in the same digits
-            build = found.id.to_string();
-            if printer.print(&events)?.is_break() {
-                return Ok(());
-            }
+    loop {
+        let request = Request::BuildEvents { build: build.clone(), from_seq, limit: EVENTS_LIMIT };
+        let (found, events) = match desk.execute(request).await? {
+            Response::Events { build, events } => (build, events),
+            other => return Err(unexpected(&other)),
+        };
+        let Some(last) = events.last() else { return Ok(()) };
+        from_seq = last.seq.saturating_add(1);
+        // the whole id: a later build may end in the same digits
+        build = found.id.to_string();
+        if printer.print(desk, &events).await?.is_break() {
+            return Ok(());
         }
-    })
+    }
 }
 
-fn follow(data: &DataArgs, build: &str, json: bool) -> Result<ExitCode, Report> {
-    let mut printer = Printer::new(json);
-    let followed = block_on(data.follow(build, |events| printer.print(&events)))?;
-    let Some(build) = followed else { return Ok(ExitCode::SUCCESS) };
+async fn follow(desk: &mut dyn Desk, build: &str, json: bool) -> Result<u8, Report> {
+    let mut printer = Printer::new(json, desk);
+    let mut following = desk.follow(build, 0).await?;
+    let build = loop {
+        match following.next().await? {
+            Step::Events(events) => {
+                if printer.print(desk, &events).await?.is_break() {
+                    return Ok(0);
+                }
+            }
+            Step::Ended(build) => break build,
+        }
+    };
     match build.state {
-        BuildState::Succeeded => Ok(ExitCode::SUCCESS),
-        BuildState::Failed | BuildState::Interrupted => Ok(ExitCode::from(1)),
+        BuildState::Succeeded => Ok(0),
+        BuildState::Failed | BuildState::Interrupted => Ok(1),
         BuildState::Running => Err(Report::new(
-            crate::error::Kind::Unavailable,
+            Kind::Unavailable,
             format!("build {} has not ended, and no server runs that would end it", build.id.short()),
         )
         .hint("start the server: it takes up or closes what was interrupted")),
     }
 }
 
-fn list(builds: &[Build]) -> String {
+fn list(builds: &[Build], width: Option<usize>) -> String {
     if builds.is_empty() {
         return "No builds. A push makes one: git push builder main\n".to_owned();
     }
-    let mut table = Table::new(["BUILD", "APP", "REF", "COMMIT", "USER", "STATE", "STARTED", "TOOK"]);
+    let mut table =
+        Table::new(["BUILD", "APP", "REF", "COMMIT", "USER", "STATE", "STARTED", "TOOK"]).within(width);
     for build in builds {
         table.row([
             build.id.short().to_owned(),

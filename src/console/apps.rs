@@ -1,20 +1,13 @@
 //! `lemnos apps`: what can be pushed, who may, and how it builds.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
-use std::net::SocketAddr;
-use std::process::ExitCode;
-
-use super::block_on;
-use super::control::{DataArgs, unexpected};
-use super::terminal::{Table, print_json, print_text};
-use crate::admin::{AppView, Ready, Request, Response, settings};
+use super::table::Table;
+use super::{Desk, print_json, print_text, unexpected};
+use crate::admin::{AppView, Request, Response, settings};
 use crate::error::Report;
 use crate::model::AppName;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    data: DataArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -92,56 +85,68 @@ fn settings_help() -> String {
     )
 }
 
-pub fn run(args: Args) -> Result<ExitCode, Report> {
-    let data = args.data;
-    let execute = |request| block_on(data.execute(request));
+pub async fn run(args: Args, desk: &mut dyn Desk) -> Result<u8, Report> {
     match args.command {
         Command::Create { app, json } => {
-            let view = app_of(execute(Request::CreateApp { app: app.parse()? })?)?;
-            if json { print_json(&view)? } else { print_text(&created(&data, &view)?)? }
+            let view = app_of(desk.execute(Request::CreateApp { app: app.parse()? }).await?)?;
+            let remote = desk.remote()?;
+            print_app(desk, json, &view, |view| created(view, &remote)).await?;
         }
-        Command::List { json } => match execute(Request::ListApps)? {
-            Response::Apps(apps) if json => print_json(&apps)?,
-            Response::Apps(apps) => print_text(&list(&apps))?,
+        Command::List { json } => match desk.execute(Request::ListApps).await? {
+            Response::Apps(apps) if json => print_json(desk, &apps).await?,
+            Response::Apps(apps) => {
+                let text = list(&apps, desk.screen().width);
+                print_text(desk, &text).await?;
+            }
             other => return Err(unexpected(&other)),
         },
         Command::Show { app, json } => {
-            let view = app_of(execute(Request::ShowApp { app: app.parse()? })?)?;
-            if json { print_json(&view)? } else { print_text(&show(&view))? }
+            let view = app_of(desk.execute(Request::ShowApp { app: app.parse()? }).await?)?;
+            print_app(desk, json, &view, show).await?;
         }
         Command::Destroy { app, yes, json } => {
             let app: AppName = app.parse()?;
             if !yes {
-                confirm(&app)?;
+                confirm(&app, desk).await?;
             }
-            match execute(Request::DestroyApp { app })? {
-                Response::AppDestroyed(view) if json => print_json(&view)?,
-                Response::AppDestroyed(view) => print_text(&destroyed(&view))?,
+            match desk.execute(Request::DestroyApp { app }).await? {
+                Response::AppDestroyed(view) => print_app(desk, json, &view, destroyed).await?,
                 other => return Err(unexpected(&other)),
             }
         }
         Command::Grant { app, user } => {
-            match execute(Request::Grant { app: app.parse()?, user: user.parse()? })? {
-                Response::Granted { changed: true } => print_text(&format!("{user} may push to {app}\n"))?,
-                Response::Granted { changed: false } => {
-                    print_text(&format!("{user} may push to {app} already\n"))?;
-                }
+            let request = Request::Grant { app: app.parse()?, user: user.parse()? };
+            let already = match desk.execute(request).await? {
+                Response::Granted { changed: true } => "",
+                Response::Granted { changed: false } => " already",
                 other => return Err(unexpected(&other)),
-            }
+            };
+            print_text(desk, &format!("{user} may push to {app}{already}\n")).await?;
         }
         Command::Revoke { app, user } => {
-            match execute(Request::Revoke { app: app.parse()?, user: user.parse()? })? {
-                Response::Revoked => print_text(&format!("{user} may no longer push to {app}\n"))?,
+            match desk.execute(Request::Revoke { app: app.parse()?, user: user.parse()? }).await? {
+                Response::Revoked => {
+                    print_text(desk, &format!("{user} may no longer push to {app}\n")).await?;
+                }
                 other => return Err(unexpected(&other)),
             }
         }
         Command::Set { app, changes, json } => {
             let changes = changes.iter().map(|text| pair(text)).collect::<Result<_, _>>()?;
-            let view = app_of(execute(Request::SetApp { app: app.parse()?, changes })?)?;
-            if json { print_json(&view)? } else { print_text(&show(&view))? }
+            let view = app_of(desk.execute(Request::SetApp { app: app.parse()?, changes }).await?)?;
+            print_app(desk, json, &view, show).await?;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(0)
+}
+
+async fn print_app(
+    desk: &mut dyn Desk,
+    json: bool,
+    view: &AppView,
+    text: impl FnOnce(&AppView) -> String + Send,
+) -> Result<(), Report> {
+    if json { print_json(desk, view).await } else { print_text(desk, &text(view)).await }
 }
 
 fn app_of(response: Response) -> Result<AppView, Report> {
@@ -160,22 +165,16 @@ fn pair(text: &str) -> Result<(String, String), Report> {
 }
 
 /// Asks on a terminal for the app's name; without one, --yes is the only way.
-fn confirm(app: &AppName) -> Result<(), Report> {
+async fn confirm(app: &AppName, desk: &mut dyn Desk) -> Result<(), Report> {
     let refuse = || Report::user(format!("app {app} is not destroyed"));
-    if !std::io::stdin().is_terminal() {
-        return Err(refuse().hint("nobody can be asked here: say --yes"));
-    }
-    let mut stderr = std::io::stderr();
-    let asked = write!(
-        stderr,
+    let question = format!(
         "This removes {app} with its repository, settings, grants and builds. Type its name to go on: "
     );
-    let mut answer = String::new();
-    if asked.and_then(|()| stderr.flush()).is_err() || std::io::stdin().lock().read_line(&mut answer).is_err()
-    {
-        return Err(refuse());
+    match desk.ask(&question).await? {
+        None => Err(refuse().hint("nobody can be asked here: say --yes")),
+        Some(answer) if answer.trim() == app.as_str() => Ok(()),
+        Some(_) => Err(refuse().hint("the name was not typed")),
     }
-    if answer.trim() == app.as_str() { Ok(()) } else { Err(refuse().hint("the name was not typed")) }
 }
 
 fn image(view: &AppView) -> String {
@@ -187,22 +186,19 @@ fn users(view: &AppView) -> String {
     if names.is_empty() { "-".to_owned() } else { names.join(" ") }
 }
 
-fn created(data: &DataArgs, view: &AppView) -> Result<String, Report> {
+fn created(view: &AppView, remote: &str) -> String {
     let name = &view.name;
-    // where a server runs, it says where; the host that others use is theirs to know
-    let ready = Ready::read(&data.data_dir()?);
-    let port = ready.and_then(|ready| ready.ssh.parse::<SocketAddr>().ok()).map_or(2222, |ssh| ssh.port());
-    Ok(format!(
-        "Created app {name}\n  lemnos apps grant {name} USER\n  git remote add builder ssh://git@localhost:{port}/{name}.git\n  git push builder {}\n",
+    format!(
+        "Created app {name}\n  lemnos apps grant {name} USER\n  git remote add builder {remote}/{name}.git\n  git push builder {}\n",
         view.settings.main_branch
-    ))
+    )
 }
 
-fn list(apps: &[AppView]) -> String {
+fn list(apps: &[AppView], width: Option<usize>) -> String {
     if apps.is_empty() {
         return "No apps. Make one: lemnos apps create NAME\n".to_owned();
     }
-    let mut table = Table::new(["APP", "IMAGE", "USERS"]);
+    let mut table = Table::new(["APP", "IMAGE", "USERS"]).within(width);
     for view in apps {
         table.row([view.name.to_string(), image(view), users(view)]);
     }

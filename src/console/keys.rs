@@ -1,12 +1,7 @@
 //! `lemnos keys`: who authenticates with which public key.
 
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-
-use super::block_on;
-use super::control::{DataArgs, unexpected};
-use super::terminal::{Table, print_json, print_text, time_text};
+use super::table::{Table, time_text};
+use super::{Desk, Source, print_json, print_text, unexpected};
 use crate::admin::{Request, Response};
 use crate::error::{Kind, Report};
 use crate::model::UserKey;
@@ -16,8 +11,6 @@ const LIMIT_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    data: DataArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -29,7 +22,7 @@ enum Command {
         /// Whose keys they are; one user may have several.
         user: String,
         /// A .pub file or lines of authorized_keys; `-` or nothing for standard input.
-        file: Option<PathBuf>,
+        file: Option<String>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -52,11 +45,12 @@ enum Command {
     },
 }
 
-pub fn run(args: Args) -> Result<ExitCode, Report> {
+pub async fn run(args: Args, desk: &mut dyn Desk) -> Result<u8, Report> {
     let mut asked = None;
     let (request, json) = match args.command {
         Command::Add { user, file, json } => {
-            (Request::AddKeys { user: user.parse()?, text: read(file.as_deref())? }, json)
+            let user = user.parse()?;
+            (Request::AddKeys { user, text: read(file.as_deref(), desk).await? }, json)
         }
         Command::List { user, json } => {
             asked.clone_from(&user);
@@ -66,31 +60,29 @@ pub fn run(args: Args) -> Result<ExitCode, Report> {
             (Request::RemoveKey { fingerprint: fingerprint.parse()? }, json)
         }
     };
-    match block_on(args.data.execute(request))? {
+    match desk.execute(request).await? {
         Response::KeysAdded(keys) if json => {
-            print_json(&keys.iter().map(|(key, _)| key).collect::<Vec<_>>())?;
+            print_json(desk, &keys.iter().map(|(key, _)| key).collect::<Vec<_>>()).await?;
         }
-        Response::KeysAdded(keys) => print_text(&added(&keys))?,
-        Response::Keys(keys) if json => print_json(&keys)?,
-        Response::Keys(keys) => print_text(&table(&keys, asked.as_deref()))?,
-        Response::KeyRemoved { key, .. } if json => print_json(&key)?,
-        Response::KeyRemoved { key, left } => print_text(&removed(&key, left))?,
+        Response::KeysAdded(keys) => print_text(desk, &added(&keys)).await?,
+        Response::Keys(keys) if json => print_json(desk, &keys).await?,
+        Response::Keys(keys) => {
+            let text = table(&keys, asked.as_deref(), desk.screen().width);
+            print_text(desk, &text).await?;
+        }
+        Response::KeyRemoved { key, .. } if json => print_json(desk, &key).await?,
+        Response::KeyRemoved { key, left } => print_text(desk, &removed(&key, left)).await?,
         other => return Err(unexpected(&other)),
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(0)
 }
 
-fn read(file: Option<&Path>) -> Result<String, Report> {
-    let (name, input): (String, Box<dyn std::io::Read>) = match file {
-        Some(path) if path != Path::new("-") => {
-            let opened = std::fs::File::open(path);
-            let opened = opened.map_err(|cause| cannot_read(&path.display().to_string(), &cause))?;
-            (path.display().to_string(), Box::new(opened))
-        }
-        _ => ("standard input".to_owned(), Box::new(std::io::stdin())),
+async fn read(file: Option<&str>, desk: &mut dyn Desk) -> Result<String, Report> {
+    let (name, source) = match file {
+        Some(path) if path != "-" => (path, Source::File(path)),
+        _ => ("standard input", Source::Stdin),
     };
-    let mut bytes = Vec::new();
-    input.take(LIMIT_BYTES + 1).read_to_end(&mut bytes).map_err(|cause| cannot_read(&name, &cause))?;
+    let bytes = desk.read(source, LIMIT_BYTES).await.map_err(|cause| cannot_read(name, &cause))?;
     if bytes.len() as u64 > LIMIT_BYTES {
         return Err(Report::user(format!(
             "{name} has more than {LIMIT_BYTES} bytes: it is no file of public keys"
@@ -123,12 +115,12 @@ fn comment(key: &UserKey) -> String {
     if key.comment.is_empty() { String::new() } else { format!(" ({})", key.comment) }
 }
 
-fn table(keys: &[UserKey], asked: Option<&str>) -> String {
+fn table(keys: &[UserKey], asked: Option<&str>, width: Option<usize>) -> String {
     if keys.is_empty() {
         let whose = asked.map(|user| format!(" of {user}")).unwrap_or_default();
         return format!("No keys{whose}. Add one: lemnos keys add {} FILE\n", asked.unwrap_or("USER"));
     }
-    let mut table = Table::new(["USER", "FINGERPRINT", "TYPE", "ADDED", "COMMENT"]);
+    let mut table = Table::new(["USER", "FINGERPRINT", "TYPE", "ADDED", "COMMENT"]).within(width);
     for key in keys {
         let algorithm = key.public_key.split(' ').next().unwrap_or_default().to_owned();
         let added = time_text(key.added_at_ms);
