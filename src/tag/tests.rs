@@ -10,8 +10,10 @@ use crate::model::{BuildId, RefUpdate, Sha};
 use crate::registry::{INDEX, RegistryConfig};
 
 mod crash;
-#[path = "../../tests/it/fake_registry.rs"]
+#[path = "../../tests/fake/registry.rs"]
 mod fake_registry;
+#[path = "../../tests/fake/process.rs"]
+mod process;
 mod race;
 
 use fake_registry::{FakeRegistry, Fault};

@@ -2,14 +2,13 @@
 
 mod auth;
 mod broken;
-mod fake;
 mod tls;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use fake::{Daemon, Script};
+use crate::fake::buildkitd::{Daemon, Script};
 use futures::StreamExt;
 use lemnos::buildkit::{Exporter, Session, SolveErrorKind, SolveEvent, SolveRequest};
 use lemnos_proto::control as wire;

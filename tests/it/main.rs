@@ -10,7 +10,8 @@
 mod admin;
 mod buildkit;
 mod engine;
-mod fake_registry;
+#[path = "../fake/fakes.rs"]
+mod fake;
 mod filesync;
 mod plan;
 mod receive;

@@ -7,7 +7,7 @@ use lemnos::error::{Kind, Report};
 use lemnos::model::{Digest, ImageName, Tag};
 use lemnos::registry::{INDEX, Problem, Reference, Registry, RegistryConfig, RegistryError};
 
-use crate::fake_registry::{Auth, FakeRegistry, Fault, digest_of};
+use crate::fake::registry::{Auth, FakeRegistry, Fault, digest_of};
 
 const BODY: &[u8] = br#"{"schemaVersion":2,"manifests":[]}"#;
 

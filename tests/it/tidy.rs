@@ -155,7 +155,7 @@ fn every_module_opens_with_what_it_is_for_and_none_is_called_mod() {
 
 #[test]
 fn every_test_file_is_declared() {
-    for suite in ["it", "live"] {
+    for suite in ["it", "crash", "live"] {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(suite);
         let main = std::fs::read_to_string(dir.join("main.rs")).unwrap();
         for entry in std::fs::read_dir(&dir).unwrap() {

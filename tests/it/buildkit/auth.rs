@@ -19,7 +19,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::dockerfile;
-use super::fake::{Daemon, Script};
+use crate::fake::buildkitd::{Daemon, Script};
 
 #[derive(Default)]
 struct Known {

@@ -14,8 +14,8 @@ use tokio::sync::{Notify, watch};
 use tonic::transport::Server;
 use tonic::{Code, Status};
 
-use super::fake::{Daemon, Script};
 use super::{SOON, dockerfile, typed, vertex};
+use crate::fake::buildkitd::{Daemon, Script};
 
 /// The bound for noticing what nothing announces.
 const NOTICED: Duration = Duration::from_secs(15);

@@ -9,8 +9,8 @@ use lemnos::buildkit::{Client, Endpoint, Error, Tls};
 use tokio::net::TcpListener;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
-use super::fake::{Daemon, Script};
 use super::{SOON, dockerfile};
+use crate::fake::buildkitd::{Daemon, Script};
 
 /// Certificates of two authorities, made once: ours (`ca`, with `server`, `client`, `expired`) and another (`other`,
 /// with `stranger`).

@@ -13,9 +13,13 @@ use sha2::Digest as _;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::process::Process;
+
 /// What happens instead of the right answer.
 #[derive(Debug, Clone)]
 pub enum Fault {
+    /// The request takes effect and success is said; then someone else writes these bytes to the same place.
+    Overwritten(&'static str),
     /// This status, with these further header lines and this body; nothing is stored.
     Status(u16, &'static str, &'static str),
     /// The request takes effect, and this status says that it did not.
@@ -54,6 +58,10 @@ struct State {
     manifests: HashMap<String, (String, Vec<u8>)>,
     /// Method, end of the target, how often, what.
     faults: Vec<(&'static str, String, usize, Fault)>,
+    /// Method, part of the target, which ones of these requests, how many there were, what.
+    every: Vec<(&'static str, String, usize, usize, Fault)>,
+    /// An index is refused while one of its manifests is not there, as a real registry does.
+    demands_children: bool,
     auth: Auth,
     /// Tokens are good for so many requests.
     token_uses: usize,
@@ -65,12 +73,22 @@ pub struct FakeRegistry {
     /// `127.0.0.1:PORT`
     pub host: String,
     state: Arc<Mutex<State>>,
-    server: tokio::task::JoinHandle<()>,
+    server: Server,
+}
+
+enum Server {
+    /// Of the test's own runtime.
+    Task(tokio::task::JoinHandle<()>),
+    /// One that can be killed.
+    Process(Process),
 }
 
 impl Drop for FakeRegistry {
     fn drop(&mut self) {
-        self.server.abort();
+        match &self.server {
+            Server::Task(task) => task.abort(),
+            Server::Process(process) => process.kill(),
+        }
     }
 }
 
@@ -83,16 +101,31 @@ impl FakeRegistry {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let state = Arc::new(Mutex::new(State { token_uses: usize::MAX, ..State::default() }));
-        let serving = state.clone();
-        let server = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let state = serving.clone();
-                tokio::spawn(async move {
-                    let _ = converse(stream, &state).await;
-                });
-            }
-        });
+        let server = Server::Task(tokio::spawn(accept(listener, state.clone())));
         Self { host, state, server }
+    }
+
+    /// One that can be killed and started again; what it holds stays.
+    pub fn start_process() -> Self {
+        let state = Arc::new(Mutex::new(State { token_uses: usize::MAX, ..State::default() }));
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let process = Process::default();
+        serve(&process, listener, state.clone());
+        Self { host, state, server: Server::Process(process) }
+    }
+
+    pub fn kill(&self) {
+        if let Server::Process(process) = &self.server {
+            process.kill();
+        }
+    }
+
+    /// After `kill`: at the same address, with the same content.
+    pub fn restart(&self) {
+        let Server::Process(process) = &self.server else { return };
+        let listener = std::net::TcpListener::bind(&self.host).unwrap();
+        serve(process, listener, self.state.clone());
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -104,8 +137,18 @@ impl FakeRegistry {
         self.state().faults.push((method, target.to_owned(), times, fault));
     }
 
+    /// Every `nth` `method` on a target that holds `part` goes wrong, the `nth` first.
+    pub fn fail_every(&self, method: &'static str, part: &str, nth: usize, fault: Fault) {
+        self.state().every.push((method, part.to_owned(), nth, 0, fault));
+    }
+
     pub fn heal(&self) {
         self.state().faults.clear();
+        self.state().every.clear();
+    }
+
+    pub fn demand_children(&self) {
+        self.state().demands_children = true;
     }
 
     pub fn demand(&self, auth: Auth) {
@@ -137,12 +180,31 @@ impl FakeRegistry {
         self.state().manifests.get(&format!("{path}:{reference}")).map(|(_, bytes)| digest_of(bytes))
     }
 
+    pub fn content(&self, path: &str, reference: &str) -> Option<Vec<u8>> {
+        self.state().manifests.get(&format!("{path}:{reference}")).map(|(_, bytes)| bytes.clone())
+    }
+
     /// The requests so far, `METHOD target status`, taken out.
     pub fn take_log(&self) -> Vec<String> {
         std::mem::take(&mut self.state().log)
     }
 }
 
+fn serve(process: &Process, listener: std::net::TcpListener, state: Arc<Mutex<State>>) {
+    listener.set_nonblocking(true).unwrap();
+    process.start(async move { accept(TcpListener::from_std(listener).unwrap(), state).await });
+}
+
+async fn accept(listener: TcpListener, state: Arc<Mutex<State>>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let state = state.clone();
+        tokio::spawn(async move {
+            let _ = converse(stream, &state).await;
+        });
+    }
+}
+
+#[derive(Clone)]
 struct Request {
     method: String,
     target: String,
@@ -209,6 +271,12 @@ async fn converse(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()
                 respond(&mut state.lock().unwrap(), &request);
                 Answer::new(status)
             }
+            Some(Fault::Overwritten(bytes)) => {
+                let answer = respond(&mut state.lock().unwrap(), &request);
+                let foreign = Request { body: bytes.as_bytes().to_vec(), ..request.clone() };
+                respond(&mut state.lock().unwrap(), &foreign);
+                answer
+            }
             Some(Fault::Forget) => {
                 let mut answer = Answer::new(201);
                 answer.headers.push(format!("Docker-Content-Digest: {}", digest_of(&request.body)));
@@ -252,9 +320,30 @@ fn take_fault(state: &mut State, request: &Request) -> Option<Fault> {
             && (*method == request.method || *method == "*")
             && request.target.ends_with(target.as_str())
     });
-    found.map(|(_, _, times, fault)| {
+    if let Some((_, _, times, fault)) = found {
         *times = times.saturating_sub(1);
-        fault.clone()
+        return Some(fault.clone());
+    }
+    let mut hit = None;
+    for (method, part, nth, seen, fault) in &mut state.every {
+        if *method == request.method && request.target.contains(part.as_str()) {
+            *seen += 1;
+            if seen.is_multiple_of(*nth) {
+                hit = Some(fault.clone());
+            }
+        }
+    }
+    hit
+}
+
+/// Whether every manifest that an index names is there.
+fn complete(state: &State, path: &str, body: &[u8]) -> bool {
+    let Ok(index) = serde_json::from_slice::<serde_json::Value>(body) else { return false };
+    let children = index["manifests"].as_array().cloned().unwrap_or_default();
+    children.iter().all(|child| {
+        child["digest"]
+            .as_str()
+            .is_some_and(|digest| state.manifests.contains_key(&format!("{path}:{digest}")))
     })
 }
 
@@ -274,6 +363,12 @@ fn respond(state: &mut State, request: &Request) -> Answer {
     };
     let key = format!("{path}:{reference}");
     if writes {
+        if state.demands_children && !complete(state, path, &request.body) {
+            return Answer {
+                body: br#"{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown"}]}"#.to_vec(),
+                ..Answer::new(400)
+            };
+        }
         let media_type = request.headers.get("content-type").cloned().unwrap_or_default();
         let digest = digest_of(&request.body);
         let stored = (media_type, request.body.clone());

@@ -40,6 +40,8 @@ pub struct Script {
         Arc<dyn Fn(StatusRequest) -> BoxStream<'static, Result<StatusResponse, Status>> + Send + Sync>,
     /// Instead of serving the session.
     pub session: Option<Arc<Hijack>>,
+    /// What its worker can run: architecture and variant.
+    pub platforms: Vec<(&'static str, &'static str)>,
 }
 
 impl Default for Script {
@@ -48,6 +50,7 @@ impl Default for Script {
             solve: Arc::new(|_, _| async { Ok(SolveResponse::default()) }.boxed()),
             status: Arc::new(|_| futures::stream::empty().boxed()),
             session: None,
+            platforms: vec![("amd64", ""), ("arm", "v7")],
         }
     }
 }
@@ -199,7 +202,7 @@ impl Control for Daemon {
         let record = WorkerRecord {
             id: "w1".into(),
             labels: BTreeMap::from([("pool".into(), "a".into())]),
-            platforms: vec![platform("amd64", ""), platform("arm", "v7")],
+            platforms: self.script.platforms.iter().map(|(arch, variant)| platform(arch, variant)).collect(),
         };
         Ok(Response::new(ListWorkersResponse { record: vec![record] }))
     }

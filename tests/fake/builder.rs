@@ -1,0 +1,435 @@
+//! A buildkitd that builds nothing and behaves as the Dockerfile says: `# fake: WORD …` lines, obeyed in order. Its images
+//! are manifests over the context's files, put into the registry that the solve names; there are no layers.
+//!
+//! - `# fake: say TEXT` writes a line of log, `# fake: sleep MS` works that long,
+//! - `# fake: await GATE` works until the test opens the gate,
+//! - `# fake: fail` ends as a RUN step with exit code 2, `# fake: hang` never ends,
+//! - `# fake: die` ends the whole daemon, as SIGKILL would.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use futures::{FutureExt as _, StreamExt as _};
+use lemnos_proto::control as wire;
+use lemnos_proto::fsutil::types::Packet;
+use lemnos_proto::fsutil::types::packet::PacketType;
+use lemnos_proto::session::file_sync_client::FileSyncClient;
+use serde_json::json;
+use sha2::Digest as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixListener};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
+use tonic::metadata::MetadataValue;
+use tonic::transport::{Channel, Server};
+use tonic::{Request, Status};
+
+use super::buildkitd::{Daemon, Script};
+use super::process::Process;
+use super::registry::digest_of;
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// How long the test's own threads wait for what should come.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the builder has seen so far.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    pub begun: usize,
+    pub succeeded: usize,
+    pub failed: usize,
+    /// The client went away before the end.
+    pub cancelled: usize,
+    /// Solves between their begin and their end.
+    pub running: usize,
+    /// The most that ran at once.
+    pub peak: usize,
+    /// Of each solve in the order of their begins: its image's name and its platforms.
+    pub solves: Vec<(String, Vec<String>)>,
+}
+
+#[derive(Clone)]
+struct Yard {
+    seen: Arc<watch::Sender<Seen>>,
+    gates: Arc<watch::Sender<BTreeSet<String>>>,
+    /// What the next solves do before what their Dockerfile says.
+    orders: Arc<std::sync::Mutex<VecDeque<String>>>,
+    /// The progress of each running solve, by its reference.
+    tellers: Arc<watch::Sender<BTreeMap<String, Teller>>>,
+    process: Process,
+}
+
+#[derive(Clone)]
+struct Teller {
+    to_client: mpsc::UnboundedSender<wire::StatusResponse>,
+    /// Taken by the one who asks for the progress.
+    from_solve: Arc<std::sync::Mutex<Option<mpsc::UnboundedReceiver<wire::StatusResponse>>>>,
+}
+
+pub struct FakeBuilder {
+    pub socket: PathBuf,
+    platforms: Vec<(&'static str, &'static str)>,
+    yard: Yard,
+}
+
+impl Drop for FakeBuilder {
+    fn drop(&mut self) {
+        self.yard.process.kill();
+    }
+}
+
+impl FakeBuilder {
+    /// Listens on a unix socket in `dir`; for linux/amd64 and linux/arm64.
+    pub fn start(dir: &Path) -> Self {
+        Self::start_for(&dir.join("fake-buildkitd.sock"), vec![("amd64", ""), ("arm64", "")])
+    }
+
+    pub fn start_for(socket: &Path, platforms: Vec<(&'static str, &'static str)>) -> Self {
+        let yard = Yard {
+            seen: Arc::new(watch::Sender::new(Seen::default())),
+            gates: Arc::new(watch::Sender::new(BTreeSet::new())),
+            orders: Arc::default(),
+            tellers: Arc::new(watch::Sender::new(BTreeMap::new())),
+            process: Process::default(),
+        };
+        let builder = Self { socket: socket.to_owned(), platforms, yard };
+        builder.restart();
+        builder
+    }
+
+    /// As `--builder` takes it.
+    pub fn address(&self) -> String {
+        format!("unix://{}", self.socket.display())
+    }
+
+    /// As SIGKILL: running solves and all connections end without a word.
+    pub fn kill(&self) {
+        self.yard.process.kill();
+    }
+
+    pub fn is_alive(&self) -> bool {
+        self.yard.process.is_alive()
+    }
+
+    /// After a kill: at the same address, with nothing running.
+    pub fn restart(&self) {
+        let _ = std::fs::remove_file(&self.socket);
+        self.yard.tellers.send_replace(BTreeMap::new());
+        self.yard.seen.send_modify(|seen| seen.running = 0);
+        let listener = std::os::unix::net::UnixListener::bind(&self.socket).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let (yard, platforms) = (self.yard.clone(), self.platforms.clone());
+        self.yard.process.start(async move {
+            let incoming = UnixListener::from_std(listener).unwrap();
+            let incoming = tokio_stream::wrappers::UnixListenerStream::new(incoming);
+            let daemon = Daemon::new(script(&yard, platforms));
+            let served = Server::builder().add_service(daemon.service()).serve_with_incoming(incoming);
+            served.await.unwrap();
+        });
+    }
+
+    /// The next solve does `what` (as after `# fake: `) before what its Dockerfile says; once for each call.
+    pub fn order(&self, what: &str) {
+        self.yard.orders.lock().unwrap().push_back(what.to_owned());
+    }
+
+    /// Lets those go on that wait at the gate, now and later.
+    pub fn open(&self, gate: &str) {
+        self.yard.gates.send_modify(|open| {
+            open.insert(gate.to_owned());
+        });
+    }
+
+    pub fn seen(&self) -> Seen {
+        self.yard.seen.borrow().clone()
+    }
+
+    /// Waits until `done` holds of what was seen.
+    pub async fn wait(&self, what: &str, done: impl Fn(&Seen) -> bool) {
+        let mut seen = self.yard.seen.subscribe();
+        let waiting = tokio::time::timeout(PATIENCE, seen.wait_for(done)).await;
+        assert!(waiting.is_ok(), "the fake builder waited in vain until {what}: {:?}", self.seen());
+    }
+
+    /// The same for tests without a runtime.
+    pub fn until(&self, what: &str, done: impl Fn(&Seen) -> bool) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(self.wait(what, done));
+    }
+}
+
+fn script(yard: &Yard, platforms: Vec<(&'static str, &'static str)>) -> Script {
+    let (solving, telling) = (yard.clone(), yard.clone());
+    Script {
+        solve: Arc::new(move |request, daemon| solving.clone().solve(request, daemon).boxed()),
+        status: Arc::new(move |request| telling.clone().progress(request.r#ref)),
+        session: None,
+        platforms,
+    }
+}
+
+impl Yard {
+    async fn solve(self, request: wire::SolveRequest, daemon: Daemon) -> Result<wire::SolveResponse, Status> {
+        let teller = Teller::new();
+        self.tellers.send_modify(|all| drop(all.insert(request.r#ref.clone(), teller.clone())));
+        let mut presence = Presence::enter(&self, &request);
+        teller.vertex(1, false, "");
+        let worked = self.work(&request, &daemon, &teller).await;
+        teller.vertex(1, true, worked.as_ref().err().map_or("", |status| status.message()));
+        presence.leave(worked.is_ok());
+        worked
+    }
+
+    async fn work(
+        &self,
+        request: &wire::SolveRequest,
+        daemon: &Daemon,
+        teller: &Teller,
+    ) -> Result<wire::SolveResponse, Status> {
+        let session = daemon.peer(&request.session).await.channel;
+        let dockerfile = fetch(session.clone(), "dockerfile").await?;
+        let name = request.frontend_attrs.get("filename").map_or("Dockerfile", String::as_str);
+        let name = name.rsplit('/').next().unwrap_or(name);
+        let text = dockerfile.get(name).map(|content| String::from_utf8_lossy(content).into_owned());
+        let text = text.ok_or_else(|| Status::not_found(format!("{name}: no such file")))?;
+        let ordered = self.orders.lock().unwrap().pop_front();
+        let written = text.lines().filter_map(|line| line.strip_prefix("# fake: ")).map(str::to_owned);
+        for order in ordered.into_iter().chain(written) {
+            self.obey(&order, teller).await?;
+        }
+        let context = fetch(session, "context").await?;
+        let digest = publish(request, &context).await?;
+        let exporter_response = BTreeMap::from([("containerimage.digest".to_owned(), digest)]);
+        Ok(wire::SolveResponse { exporter_response })
+    }
+
+    async fn obey(&self, order: &str, teller: &Teller) -> Result<(), Status> {
+        let (word, rest) = order.split_once(' ').unwrap_or((order, ""));
+        match word {
+            "say" => teller.log(rest),
+            "sleep" => tokio::time::sleep(Duration::from_millis(rest.parse().unwrap())).await,
+            "await" => drop(self.gates.subscribe().wait_for(|open| open.contains(rest)).await),
+            "fail" => {
+                return Err(Status::unknown(
+                    "process \"/bin/sh -c make\" did not complete successfully: exit code: 2",
+                ));
+            }
+            "hang" => std::future::pending().await,
+            "die" => {
+                self.process.die();
+                std::future::pending().await
+            }
+            other => return Err(Status::invalid_argument(format!("the fake builder cannot {other:?}"))),
+        }
+        Ok(())
+    }
+
+    /// What the solve of that reference tells, once it has begun.
+    fn progress(self, reference: String) -> BoxStream<'static, Result<wire::StatusResponse, Status>> {
+        let told = async move {
+            let mut tellers = self.tellers.subscribe();
+            let known = tellers.wait_for(|all| all.contains_key(&reference));
+            let known = tokio::time::timeout(Duration::from_secs(5), known).await;
+            let teller = known.ok().and_then(|all| Some(all.ok()?.get(&reference)?.clone()));
+            let receiver = teller.and_then(|teller| teller.from_solve.lock().unwrap().take());
+            // the last sender goes with the solve
+            self.tellers.send_modify(|all| drop(all.remove(&reference)));
+            match receiver {
+                Some(receiver) => UnboundedReceiverStream::new(receiver).map(Ok).boxed(),
+                None => futures::stream::empty().boxed(),
+            }
+        };
+        told.flatten_stream().boxed()
+    }
+}
+
+impl Teller {
+    fn new() -> Self {
+        let (to_client, from_solve) = mpsc::unbounded_channel();
+        Self { to_client, from_solve: Arc::new(std::sync::Mutex::new(Some(from_solve))) }
+    }
+
+    fn vertex(&self, number: u32, completed: bool, error: &str) {
+        let now = Some(prost_types::Timestamp { seconds: 1, nanos: 0 });
+        let vertex = wire::Vertex {
+            digest: digest_of(&number.to_le_bytes()),
+            name: "[1/1] RUN make".to_owned(),
+            started: now,
+            completed: now.filter(|_| completed),
+            error: error.to_owned(),
+            ..wire::Vertex::default()
+        };
+        // nobody may be listening
+        let _ = self.to_client.send(wire::StatusResponse { vertexes: vec![vertex], ..Default::default() });
+    }
+
+    fn log(&self, line: &str) {
+        let log = wire::VertexLog {
+            vertex: digest_of(&1_u32.to_le_bytes()),
+            stream: 1,
+            msg: format!("{line}\n").into_bytes(),
+            ..wire::VertexLog::default()
+        };
+        let _ = self.to_client.send(wire::StatusResponse { logs: vec![log], ..Default::default() });
+    }
+}
+
+/// Counts a solve as running, and as cancelled when it is dropped before its end.
+struct Presence {
+    seen: Arc<watch::Sender<Seen>>,
+    ended: bool,
+}
+
+impl Presence {
+    fn enter(yard: &Yard, request: &wire::SolveRequest) -> Self {
+        let image = image(request).unwrap_or_default();
+        let platforms = platforms(request);
+        yard.seen.send_modify(|seen| {
+            seen.begun += 1;
+            seen.running += 1;
+            seen.peak = seen.peak.max(seen.running);
+            seen.solves.push((image, platforms));
+        });
+        Self { seen: yard.seen.clone(), ended: false }
+    }
+
+    fn leave(&mut self, well: bool) {
+        self.ended = true;
+        self.seen.send_modify(|seen| {
+            seen.running = seen.running.saturating_sub(1);
+            if well {
+                seen.succeeded += 1;
+            } else {
+                seen.failed += 1;
+            }
+        });
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.seen.send_modify(|seen| {
+                seen.running = seen.running.saturating_sub(1);
+                seen.cancelled += 1;
+            });
+        }
+    }
+}
+
+fn image(request: &wire::SolveRequest) -> Option<String> {
+    request.exporters.first()?.attrs.get("name").cloned()
+}
+
+fn platforms(request: &wire::SolveRequest) -> Vec<String> {
+    let listed = request.frontend_attrs.get("platform").map_or("linux/amd64", String::as_str);
+    listed.split(',').map(str::to_owned).collect()
+}
+
+/// Every regular file of a directory of the session, by path.
+async fn fetch(session: Channel, dir: &str) -> Result<BTreeMap<String, Vec<u8>>, Status> {
+    let (requests, outgoing) = mpsc::channel(64);
+    let mut request = Request::new(ReceiverStream::new(outgoing));
+    request.metadata_mut().insert("dir-name", MetadataValue::try_from(dir).unwrap());
+    let mut packets = FileSyncClient::new(session).diff_copy(request).await?.into_inner();
+    let mut announced = Vec::new();
+    loop {
+        let packet = packets.message().await?.ok_or_else(|| Status::unknown("EOF"))?;
+        match packet.stat {
+            Some(stat) => announced.push(stat),
+            None => break,
+        }
+    }
+    let mut files = BTreeMap::new();
+    for (id, stat) in announced.iter().enumerate().filter(|(_, stat)| stat.mode >> 19 == 0) {
+        ask(&requests, PacketType::PacketReq, u32::try_from(id).unwrap()).await;
+        let mut content = Vec::new();
+        loop {
+            let packet = packets.message().await?.ok_or_else(|| Status::unknown("EOF"))?;
+            if packet.data.is_empty() {
+                break;
+            }
+            content.extend_from_slice(&packet.data);
+        }
+        files.insert(stat.path.clone(), content);
+    }
+    ask(&requests, PacketType::PacketFin, 0).await;
+    while packets.message().await?.is_some() {}
+    Ok(files)
+}
+
+async fn ask(requests: &mpsc::Sender<Packet>, kind: PacketType, id: u32) {
+    // a sender that is gone shows at the next packet
+    let _ = requests.send(Packet { r#type: kind.into(), id, ..Packet::default() }).await;
+}
+
+/// Puts an image of each platform, by digest, and for several an index over them; returns the digest of the whole.
+async fn publish(
+    request: &wire::SolveRequest,
+    context: &BTreeMap<String, Vec<u8>>,
+) -> Result<String, Status> {
+    let image = image(request).ok_or_else(|| Status::invalid_argument("no image name"))?;
+    let mut content = sha2::Sha256::new();
+    for (path, bytes) in context {
+        content.update(format!("{path} {}\n", bytes.len()));
+        content.update(bytes);
+    }
+    let content = hex::encode(content.finalize());
+    let mut children = Vec::new();
+    for platform in platforms(request) {
+        let config = digest_of(format!("{content} {platform}").as_bytes());
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": 2},
+            "layers": [],
+        });
+        let bytes = serde_json::to_vec(&manifest).unwrap();
+        let digest = put(&image, MANIFEST, &bytes).await?;
+        let mut words = platform.split('/');
+        let (os, arch) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        children.push(json!({
+            "mediaType": MANIFEST, "digest": digest, "size": bytes.len(),
+            "platform": {"os": os, "architecture": arch},
+        }));
+    }
+    if let [only] = children.as_slice() {
+        return Ok(only["digest"].as_str().unwrap().to_owned());
+    }
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": children});
+    put(&image, INDEX, &serde_json::to_vec(&index).unwrap()).await
+}
+
+/// One manifest by its digest, tried again a few times as BuildKit does.
+async fn put(image: &str, media_type: &str, bytes: &[u8]) -> Result<String, Status> {
+    let digest = digest_of(bytes);
+    let (host, path) = image.split_once('/').ok_or_else(|| Status::invalid_argument("no host"))?;
+    let target = format!("/v2/{path}/manifests/{digest}");
+    let mut last = String::new();
+    for _ in 0..4 {
+        match put_once(host, &target, media_type, bytes).await {
+            Ok(status) if status.starts_with("HTTP/1.1 201") => return Ok(digest),
+            Ok(status) => last = status,
+            Err(error) => last = error.to_string(),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Err(Status::unknown(format!("failed to push {image}: {last}")))
+}
+
+async fn put_once(host: &str, target: &str, media_type: &str, bytes: &[u8]) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(host).await?;
+    let head = format!(
+        "PUT {target} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\n\r\n",
+        bytes.len()
+    );
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(bytes).await?;
+    let mut answer = [0; 64];
+    let read = stream.read(&mut answer).await?;
+    Ok(String::from_utf8_lossy(&answer[..read]).lines().next().unwrap_or_default().to_owned())
+}
