@@ -10,13 +10,15 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Kind, Report};
 use crate::event::Recorded;
 use crate::model::{
-    App, AppName, AppSettings, Build, BuildId, Fingerprint, ImageName, ImagePrefix, UserKey, UserName,
+    App, AppName, AppSettings, Build, BuildId, Fingerprint, ImageName, ImagePrefix, RegistryLogin,
+    RegistryPlace, Secret, UserKey, UserName,
 };
 use crate::store::{BuildFilter, Store, StoreError};
 
 mod follow;
 mod keys;
 pub mod lock;
+mod logins;
 pub mod ready;
 pub mod settings;
 pub mod socket;
@@ -63,6 +65,18 @@ pub enum Request {
         app: AppName,
         changes: Vec<(String, String)>,
     },
+    /// Keeps a registry's credential, for one app or all. Carries the secret: never to be logged or recorded whole.
+    RegistryLogin {
+        place: RegistryPlace,
+        app: Option<AppName>,
+        username: String,
+        secret: Secret,
+    },
+    RegistryLogout {
+        place: RegistryPlace,
+        app: Option<AppName>,
+    },
+    RegistryLogins,
     /// `limit` 0 is the default; `before` is a whole id or part of one.
     ListBuilds {
         app: Option<AppName>,
@@ -91,10 +105,13 @@ impl Request {
             | Self::DestroyApp { .. }
             | Self::Grant { .. }
             | Self::Revoke { .. }
-            | Self::SetApp { .. } => true,
+            | Self::SetApp { .. }
+            | Self::RegistryLogin { .. }
+            | Self::RegistryLogout { .. } => true,
             Self::ListKeys { .. }
             | Self::ListApps
             | Self::ShowApp { .. }
+            | Self::RegistryLogins
             | Self::ListBuilds { .. }
             | Self::ShowBuild { .. }
             | Self::BuildEvents { .. } => false,
@@ -122,6 +139,13 @@ pub enum Response {
         changed: bool,
     },
     Revoked,
+    /// The login as it now stands, and whether it took the place of another.
+    RegistryLoggedIn {
+        login: RegistryLogin,
+        replaced: bool,
+    },
+    RegistryLoggedOut,
+    RegistryLogins(Vec<RegistryLogin>),
     Builds(Vec<Build>),
     Build(Build),
     Events {
@@ -210,6 +234,14 @@ pub async fn execute(store: &Store, context: &Context, request: Request) -> Resu
             Response::Revoked
         }
         Request::SetApp { app, changes } => Response::App(set_app(store, context, &app, &changes).await?),
+        Request::RegistryLogin { place, app, username, secret } => {
+            logins::log_in(store, place, app, username, &secret).await?
+        }
+        Request::RegistryLogout { place, app } => {
+            store.remove_login(app.as_ref(), &place).await?;
+            Response::RegistryLoggedOut
+        }
+        Request::RegistryLogins => Response::RegistryLogins(store.logins().await?),
         Request::ListBuilds { app, limit, before } => {
             if let Some(name) = &app {
                 store.app(name).await?.ok_or_else(|| StoreError::NoApp(name.clone()))?;

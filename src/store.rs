@@ -24,14 +24,18 @@ mod error;
 mod events;
 mod journal;
 mod ledger;
+mod logins;
 mod published;
+mod seal;
 mod tags;
 mod users;
 
 pub use builds::{BuildFilter, Finished};
 pub use error::StoreError;
 pub use journal::JournalEntry;
+pub use logins::StoredLogin;
 pub use published::Published;
+pub use seal::KEY_FILE_NAME;
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -58,6 +62,10 @@ struct Inner {
     turn: Arc<tokio::sync::Mutex<()>>,
     /// Counts writes to builds and events made through this handle; followers of a log wait on it.
     build_changes: watch::Sender<u64>,
+    /// Counts changes of logins, so that nobody goes on with one that is gone.
+    login_changes: std::sync::atomic::AtomicU64,
+    /// For the key of the sealed secrets.
+    data_dir: PathBuf,
 }
 
 impl std::fmt::Debug for Store {
@@ -97,7 +105,8 @@ impl Store {
             return Err(error::migrating(&path, cause));
         }
         let (turn, build_changes) = (Arc::default(), watch::Sender::new(0));
-        Ok(Self { inner: Arc::new(Inner { pool, turn, build_changes }) })
+        let (login_changes, data_dir) = (Default::default(), data_dir.to_owned());
+        Ok(Self { inner: Arc::new(Inner { pool, turn, build_changes, login_changes, data_dir }) })
     }
 
     /// For the other files of `store` only: everything else calls typed queries.

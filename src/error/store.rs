@@ -35,6 +35,11 @@ fn verdict(error: &StoreError) -> (Kind, Option<String>) {
         E::NoBuild(_) => (Kind::NotFound, "`lemnos builds list` shows the builds; at least the last 4 digits of an id name one".to_owned()),
         E::AmbiguousBuild { .. } => (Kind::User, "type more digits".to_owned()),
         E::TagTaken { owner, .. } => (Kind::Conflict, format!("two refs never share a tag: push another name, delete {}, or set tag templates that tell them apart (`lemnos apps set APP tags=…`)", owner.short())),
+        E::NoLogin { .. } => (Kind::NotFound, "`lemnos registry list` shows the logins".to_owned()),
+        E::SecretKey { .. } => (Kind::Internal, "check that the data directory and this file belong to the user lemnos runs as, and that the disk has space".to_owned()),
+        E::UnsafeSecretKey { path, .. } => (Kind::Internal, format!("make it a file of 32 bytes that only the user lemnos runs as may read (`chmod 600 {}`); if others could read it, change the passwords at the registries and log in anew", path.display())),
+        E::NoSecretKey { .. } => (Kind::Internal, "put the file back from where you keep it (it is not in a backup unless that was asked for), or `lemnos registry logout` every login that `lemnos registry list` shows, and log in again".to_owned()),
+        E::WrongSecretKey { place, .. } => (Kind::Internal, format!("put back the key file that belongs to this database, or log in again: `lemnos registry logout {place}`, then `lemnos registry login {place} -u USER --password-stdin`")),
         E::BuildEnded(_) => return (Kind::Conflict, None),
         E::Database(_) => return (Kind::Internal, None),
     };

@@ -116,7 +116,8 @@ impl ImageName {
     }
 }
 
-fn canonical_host(host: &str) -> String {
+/// One spelling for all names of one registry: hosts have no case, this machine and Docker Hub have several names.
+pub fn canonical_host(host: &str) -> String {
     let host = host.to_ascii_lowercase();
     let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) if !port.contains(']') => (name, Some(port)),

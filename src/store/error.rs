@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use sqlx::migrate::MigrateError;
 
-use crate::model::{AppName, Fingerprint, ImageName, RefName, Tag, UserName};
+use crate::model::{AppName, Fingerprint, ImageName, RefName, RegistryPlace, Tag, UserName};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -49,6 +49,16 @@ pub enum StoreError {
     AmbiguousBuild { given: String, matches: Vec<String> },
     #[error("build {0} has ended already")]
     BuildEnded(String),
+    #[error("no login at {place} is stored {}", .app.as_ref().map_or("for all apps".to_owned(), |app| format!("for app {app}")))]
+    NoLogin { place: RegistryPlace, app: Option<AppName> },
+    #[error("the key of the stored credentials, {path}: {cause}", path = path.display())]
+    SecretKey { path: PathBuf, cause: std::io::Error },
+    #[error("the key of the stored credentials, {path}, {problem}", path = path.display())]
+    UnsafeSecretKey { path: PathBuf, problem: &'static str },
+    #[error("credentials are stored, but their key {path} is missing", path = path.display())]
+    NoSecretKey { path: PathBuf },
+    #[error("the stored credential of {place} does not open with {path}", path = path.display())]
+    WrongSecretKey { place: RegistryPlace, path: PathBuf },
     #[error("tag {tag} of {image} belongs to {owner}", owner = owner.as_str())]
     TagTaken { image: ImageName, tag: Tag, owner: RefName },
 }
