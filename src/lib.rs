@@ -14,6 +14,8 @@ pub mod engine;
 pub mod error;
 pub mod event;
 pub mod failpoint;
+#[cfg(test)]
+mod fuzz;
 pub mod http;
 pub mod jobs;
 pub mod kinds;

@@ -154,3 +154,66 @@ impl App {
         self.settings.image.clone().or_else(|| prefix.map(|prefix| prefix.image(&self.name)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WORDS: [&[u8]; 22] = [
+        b"-",
+        b"--",
+        b".",
+        b"..",
+        b"_",
+        b"__",
+        b"/",
+        b"../",
+        b".git",
+        b"~",
+        b"%2f",
+        b"\\",
+        b"'",
+        b"$(id)",
+        b"\0",
+        b"\n",
+        b" ",
+        b"A",
+        b"\xd0\xb0",
+        b"\xe2\x80\xae",
+        b"\x1b[0m",
+        b"\xff",
+    ];
+
+    #[test]
+    fn fuzzed_app_names_that_are_taken_are_path_components_and_nothing_else() {
+        let corpus: [&[u8]; 5] = [b"shop", b"shop-2.api_v1", b"a", b"0", b"shop.git"];
+        crate::fuzz::run("app names", 50_000, &corpus, &WORDS, |input| {
+            let Ok(text) = std::str::from_utf8(input) else { return false };
+            let Ok(name) = text.parse::<AppName>() else { return false };
+            assert_eq!(name.as_str(), text);
+            assert!(
+                text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
+            );
+            let end = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+            assert!(end(text.chars().next()) && end(text.chars().last()), "{text:?}");
+            for bad in ["..", "--", "__", "./", ".git/"] {
+                assert!(!text.contains(bad), "{text:?}");
+            }
+            assert!(text.len() <= 63 && !text.ends_with(".git"));
+            true
+        });
+    }
+
+    #[test]
+    fn fuzzed_user_names_that_are_taken_are_harmless() {
+        let corpus: [&[u8]; 4] = [b"ada", b"ada.lovelace@example.com", b"A-1_b", b"7"];
+        crate::fuzz::run("user names", 50_000, &corpus, &WORDS, |input| {
+            let Ok(text) = std::str::from_utf8(input) else { return false };
+            let Ok(name) = text.parse::<UserName>() else { return false };
+            assert_eq!(name.as_str(), text);
+            assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-@".contains(&b)));
+            assert!(text.len() <= 63 && !text.starts_with(['-', '.', '_', '@']), "{text:?}");
+            true
+        });
+    }
+}

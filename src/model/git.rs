@@ -99,3 +99,73 @@ impl RefUpdate {
         self.old.is_zero()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// git's own verdict on names that we take: it must be the looser one.
+    fn git_takes(names: &[String]) {
+        for name in names {
+            let status = std::process::Command::new("git").args(["check-ref-format", name]).status().unwrap();
+            assert!(status.success(), "git refuses {name:?}");
+        }
+    }
+
+    #[test]
+    fn fuzzed_ref_names_that_are_taken_are_harmless_and_git_takes_them_too() {
+        let corpus: [&[u8]; 6] = [
+            b"refs/heads/main",
+            b"refs/heads/feature/login-form",
+            b"refs/tags/v1.2.3+build.7",
+            b"refs/heads/a@b#c",
+            b"refs/heads/HEAD",
+            b"refs/pull/1/head",
+        ];
+        let words: [&[u8]; 24] = [
+            b"refs/heads/",
+            b"refs/tags/",
+            b"/",
+            b"//",
+            b"..",
+            b".",
+            b".lock",
+            b"@",
+            b"@{",
+            b"HEAD",
+            b"-",
+            b"--upload-pack=x",
+            b"$(id)",
+            b";id",
+            b"`id`",
+            b"'",
+            b"\"",
+            b"\\",
+            b"\0",
+            b"\n",
+            b" ",
+            b"\x1b[31m",
+            b"\xe2\x80\xae",
+            b"\xff",
+        ];
+        let mut taken = std::collections::BTreeSet::new();
+        crate::fuzz::run("ref names", 50_000, &corpus, &words, |input| {
+            let Ok(text) = std::str::from_utf8(input) else { return false };
+            let Ok(name) = text.parse::<RefName>() else { return false };
+            assert_eq!(name.as_str(), text);
+            assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-+@#/".contains(&b)), "{text:?}");
+            for part in text.split('/') {
+                assert!(
+                    !part.is_empty() && !part.starts_with(['-', '.']) && !part.ends_with(".lock"),
+                    "{text:?}"
+                );
+            }
+            assert!(!text.contains("..") && text.len() <= 200);
+            taken.insert(text.to_owned());
+            true
+        });
+        // one process a name: a sample
+        let step = (taken.len() / 100).max(1);
+        git_takes(&taken.into_iter().step_by(step).collect::<Vec<_>>());
+    }
+}

@@ -128,6 +128,29 @@ mod tests {
         assert_eq!(decoder.feed(b"0"), Err(PacketError::TooMuch(8)));
     }
 
+    #[test]
+    fn fuzzed_streams_are_read_alike_in_any_pieces() {
+        let corpus: [&[u8]; 4] = [
+            b"0032want 74730d410fcb6603ace96f1dc55ea6196122532d\n00000009done\n",
+            b"000ab side-band-64k\n00010002",
+            b"0014command=ls-refs\n0001000ehello world0000",
+            b"",
+        ];
+        let words: [&[u8]; 9] =
+            [b"0000", b"0001", b"0004", b"0005a", b"fff0", b"ffff", b"-001", b"\n", b"\0"];
+        crate::fuzz::run("pktline", 50_000, &corpus, &words, |input| {
+            let whole = decode(input, input.len().max(1));
+            for piece in [1, 3] {
+                assert_eq!(decode(input, piece).ok(), whole.clone().ok());
+            }
+            let Ok(packets) = whole else { return false };
+            let carried: usize =
+                packets.iter().map(|p| if let Packet::Line(l) = p { l.len() } else { 0 }).sum();
+            assert!(carried <= input.len());
+            true
+        });
+    }
+
     proptest! {
         #[test]
         fn what_is_written_is_read_back_in_any_pieces(

@@ -206,6 +206,93 @@ mod tests {
         (Translator::new(events, Arc::default(), "deploy/Dockerfile".into(), None), seen)
     }
 
+    /// Nothing of what is shown would do anything but be shown.
+    fn harmless(events: &[BuildEvent]) {
+        let mut renderer = crate::notify::text::TextRenderer::new(false);
+        for (seq, event) in events.iter().enumerate() {
+            let recorded = crate::event::Recorded { seq: seq as u64, at_ms: 0, event: event.clone() };
+            for line in renderer.render(&recorded) {
+                let steers = |c: char| {
+                    (c.is_control() && c != '\t')
+                        || ('\u{202a}'..='\u{202e}').contains(&c)
+                        || ('\u{2066}'..='\u{2069}').contains(&c)
+                };
+                assert!(!line.contains(steers), "{line:?}");
+            }
+        }
+    }
+
+    /// All that a builder can say, foreign bytes in every field, as it comes out on a terminal.
+    #[test]
+    fn fuzzed_progress_never_reaches_a_terminal_raw() {
+        let corpus: [&[u8]; 4] = [
+            b"[linux/amd64 2/3] RUN make\0gcc -O2 main.c\n10%\r50%\r100%\n\0exit code: 2\0https://example.com/check",
+            b"\x1b[31mred\x1b[0m\0\x1b]0;title\x07text\n\0\x1b]8;;u\x1b\\link\0",
+            b"plain\0no end of line\0\0",
+            "fran\u{e7}ais \u{202e}\u{9b}8m\0\u{feff}caf\u{e9}\n\0\u{2066}x\0u".as_bytes(),
+        ];
+        let words: [&[u8]; 16] = [
+            b"\x1b[",
+            b"\x1b]0;",
+            b"\x07",
+            b"\x1b\\",
+            b"\x9b",
+            b"\xc2\x9b",
+            b"\xe2\x80\xae",
+            b"\r",
+            b"\n",
+            b"\x08\x08",
+            b"\0",
+            b"\x7f",
+            b"\xff\xfe",
+            b"\xe2\x80",
+            b"\x1bP",
+            b"\t",
+        ];
+        crate::fuzz::run("progress", 10_000, &corpus, &words, |input| {
+            let fields: Vec<String> =
+                input.split(|b| *b == 0).map(|f| String::from_utf8_lossy(f).into_owned()).collect();
+            let field = |n: usize| fields.get(n).cloned().unwrap_or_default();
+            let (mut translator, seen) = translator();
+            let digest = "sha256:1".to_owned();
+            let name = field(0);
+            let mut step = Vertex { digest: digest.clone(), name, started_ms: Some(1), ..Vertex::default() };
+            translator.take(SolveEvent::Vertex(step.clone()));
+            let log = input.split(|b| *b == 0).nth(1).unwrap_or_default();
+            for piece in log.chunks(5) {
+                let data = bytes::Bytes::copy_from_slice(piece);
+                translator.take(SolveEvent::Log(VertexLog {
+                    vertex: digest.clone(),
+                    stream: 1,
+                    data,
+                    ..VertexLog::default()
+                }));
+            }
+            let (short, url) = (field(2), Some(field(3)));
+            translator.take(SolveEvent::Warning(Warning {
+                vertex: digest.clone(),
+                short,
+                url,
+                ..Warning::default()
+            }));
+            let (id, name) = (field(1), field(2));
+            let status = VertexStatus {
+                vertex: digest,
+                id,
+                name,
+                current: 1 << 30,
+                completed_ms: Some(2),
+                ..VertexStatus::default()
+            };
+            translator.take(SolveEvent::Status(status));
+            (step.completed_ms, step.error) = (Some(2), Some(field(2)));
+            translator.take(SolveEvent::Vertex(step));
+            harmless(&seen.lock().unwrap());
+            // both kinds of input must come
+            String::from_utf8_lossy(input).chars().any(|c| c.is_control() && c != '\0' && c != '\n')
+        });
+    }
+
     fn vertex(name: &str, started: i64, completed: Option<i64>) -> SolveEvent {
         SolveEvent::Vertex(Vertex {
             digest: "sha256:a".into(),
