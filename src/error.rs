@@ -84,6 +84,7 @@ mod buildkit;
 mod config;
 mod context;
 mod engine;
+mod jobs;
 mod kinds;
 mod receive;
 mod registry;

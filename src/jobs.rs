@@ -3,6 +3,7 @@
 //! A job outlives the connection that asked for it. `jobs` decides nothing about a build: `pipeline` does.
 
 mod pushes;
+pub mod queue;
 pub mod record;
 
 pub use pushes::{Capacity, Pushes};

@@ -29,3 +29,4 @@ pub mod solve;
 pub mod ssh;
 pub mod store;
 pub mod tag;
+pub mod turns;

@@ -75,6 +75,7 @@ pub static SETTINGS: &[Setting] = &[
     setting("frontends", Shape::List, Some("docker.io/docker/dockerfile")),
     number("concurrent_builds", 1, 1_000, "4"),
     number("queued_builds", 0, 100_000, "100"),
+    number("queued_builds_per_app", 0, 100_000, "50"),
     number("keep_builds_per_app", 1, 100_000, "200"),
     number("log_tail_lines", 0, 1_000, "30"),
     number("heartbeat_seconds", 1, 3_600, "15"),

@@ -4,15 +4,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::task::TaskTracker;
 
+use super::queue::{Limits, Queue, Slot};
 use super::record::{LineSink, Recorder};
-use crate::error::{Kind, Report};
+use crate::error::Report;
 use crate::event::{BuildEvent, EventSink, Failure, plain_line};
 use crate::model::{AppName, Build, BuildId, BuildState, Push, RefUpdate};
 use crate::pipeline::{Built, Pipeline, RefBuild, from_report, shorten_reason};
@@ -33,17 +32,14 @@ struct Shared {
     pipeline: Pipeline,
     tagger: Tagger,
     capacity: Capacity,
-    slots: Semaphore,
-    waiting: AtomicUsize,
+    queue: Queue,
     tasks: TaskTracker,
 }
 
 /// What this server takes on at once, and keeps.
 #[derive(Debug, Clone, Copy)]
 pub struct Capacity {
-    pub concurrent_builds: usize,
-    /// Builds that wait for one of these; further ones are refused.
-    pub queued_builds: usize,
+    pub queue: Limits,
     pub keep_builds_per_app: u32,
     /// How long one build may take.
     pub build: Duration,
@@ -75,9 +71,13 @@ struct Running {
 
 impl Pushes {
     pub fn new(store: Store, pipeline: Pipeline, tagger: Tagger, capacity: Capacity) -> Self {
-        let slots = Semaphore::new(capacity.concurrent_builds.min(Semaphore::MAX_PERMITS));
-        let (waiting, tasks) = (AtomicUsize::new(0), TaskTracker::new());
-        Self { shared: Arc::new(Shared { store, pipeline, tagger, capacity, slots, waiting, tasks }) }
+        let (queue, tasks) = (Queue::new(capacity.queue), TaskTracker::new());
+        Self { shared: Arc::new(Shared { store, pipeline, tagger, capacity, queue, tasks }) }
+    }
+
+    /// What waits and what is at work.
+    pub fn queue(&self) -> &Queue {
+        &self.shared.queue
     }
 
     /// Waits until no push is under way; new ones must have been stopped at the door.
@@ -180,7 +180,7 @@ impl Shared {
         repository: &Path,
         output: &PushOutput,
     ) -> Result<Ready, String> {
-        let _slot = self.slot(output).await.map_err(|report| refuse(&report, output))?;
+        let _slot = self.slot(push, update, output).await.map_err(|report| refuse(&report, output))?;
         let running = self.begin(push, update, output).await.map_err(|report| refuse(&report, output))?;
         let job = RefBuild {
             push: push.clone(),
@@ -210,23 +210,10 @@ impl Shared {
     }
 
     /// Waits for room; the pusher is told what for.
-    async fn slot(&self, output: &PushOutput) -> Result<SemaphorePermit<'_>, Report> {
-        if let Ok(slot) = self.slots.try_acquire() {
-            return Ok(slot);
-        }
-        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
-        if before >= self.capacity.queued_builds {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            let text = format!("{before} builds are waiting already");
-            return Err(Report::new(Kind::Unavailable, text).hint("push again in a while"));
-        }
-        output.line(&format!(
-            "-----> Waiting: {} builds are running, {before} wait before this one",
-            self.capacity.concurrent_builds
-        ));
-        let slot = self.slots.acquire().await;
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        slot.map_err(|_| Report::internal("the server takes no builds any more"))
+    async fn slot(&self, push: &Push, update: &RefUpdate, output: &PushOutput) -> Result<Slot, Report> {
+        let what = format!("{} {}", push.app.name, update.name.short());
+        let on_place = |place| output.line(&format!("-----> Waiting: {place}"));
+        Ok(self.queue.enter(&push.app.name, what, on_place).await?)
     }
 
     async fn build_in_time(&self, job: &RefBuild, events: &EventSink) -> Result<Built, Failure> {

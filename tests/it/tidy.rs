@@ -9,6 +9,7 @@ fn table() -> BTreeMap<&'static str, &'static [&'static str]> {
     BTreeMap::from([
         ("model", &[] as &[&str]),
         ("event", &["model"]),
+        ("turns", &[]),
         // adapters
         ("buildkit", &[]),
         ("failpoint", &[]),
@@ -22,7 +23,7 @@ fn table() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("plan", &["model", "kinds", "detect"]),
         // stages with effects
         ("receive", &["model", "event"]),
-        ("solve", &["model", "event", "buildkit", "kinds", "registry"]),
+        ("solve", &["model", "event", "turns", "buildkit", "kinds", "registry"]),
         ("assemble", &["model", "event", "registry", "failpoint"]),
         ("tag", &["model", "event", "registry", "store", "failpoint"]),
         ("notify", &["model", "event"]),
@@ -44,7 +45,10 @@ fn table() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "failpoint",
             ],
         ),
-        ("jobs", &["model", "event", "error", "pipeline", "receive", "notify", "store", "plan", "tag"]),
+        (
+            "jobs",
+            &["model", "event", "error", "turns", "pipeline", "receive", "notify", "store", "plan", "tag"],
+        ),
         // what doors share
         ("error", ALL),
         ("config", &["model", "buildkit"]),

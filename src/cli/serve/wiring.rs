@@ -12,8 +12,9 @@ use crate::config::{self, BuilderAddress, Config};
 use crate::engine::{self, EngineConfig};
 use crate::error::Report;
 use crate::jobs::Capacity;
+use crate::jobs::queue::Limits;
 use crate::model::ImagePrefix;
-use crate::receive::{Limits, ReceiveConfig, Repositories};
+use crate::receive::{self, ReceiveConfig, Repositories};
 use crate::registry::RegistryConfig;
 use crate::solve::BuilderConfig;
 use crate::ssh;
@@ -117,7 +118,7 @@ pub fn receive(
         runtime_dir: runtime_dir.to_owned(),
         lemnos_exe: around.lemnos.clone(),
         git: around.git.clone(),
-        limits: Limits {
+        limits: receive::Limits {
             max_input_bytes: limits.push_bytes,
             max_blob_bytes: limits.blob_bytes,
             max_new_bytes: limits.new_bytes,
@@ -128,7 +129,7 @@ pub fn receive(
             max_updates: usize::try_from(limits.refs_per_push).unwrap_or(usize::MAX),
             stall_seconds: limits.stall.as_secs(),
             transfer_seconds: limits.transfer.as_secs(),
-            ..Limits::default()
+            ..receive::Limits::default()
         },
     }
 }
@@ -154,8 +155,11 @@ pub fn ssh(config: &Config) -> ssh::Config {
 pub fn capacity(config: &Config) -> Capacity {
     let count = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
     Capacity {
-        concurrent_builds: count(config.concurrent_builds),
-        queued_builds: count(config.queued_builds),
+        queue: Limits {
+            running: count(config.concurrent_builds),
+            waiting: count(config.queued_builds),
+            waiting_per_app: count(config.queued_builds_per_app),
+        },
         keep_builds_per_app: config.keep_builds_per_app,
         build: config.limits.build,
         heartbeat: config.heartbeat,
