@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Kind, Report};
 use crate::event::Recorded;
 use crate::model::{
-    App, AppName, AppSettings, Build, BuildId, Fingerprint, ImageName, ImagePrefix, RegistryLogin,
-    RegistryPlace, Secret, UserKey, UserName,
+    Actor, App, AppName, AppSettings, Behind, Build, BuildId, BuildPlan, Fingerprint, ImageName, ImagePrefix,
+    RegistryLogin, RegistryPlace, Secret, UserKey, UserName,
 };
 use crate::store::{BuildFilter, Store, StoreError};
 
@@ -22,10 +22,12 @@ mod logins;
 pub mod ready;
 pub mod settings;
 pub mod socket;
+mod work;
 
 pub use follow::{Follow, Step};
 pub use lock::DataLock;
 pub use ready::{Ready, ReadyFile};
+pub use work::Work;
 
 /// One operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +95,19 @@ pub enum Request {
         from_seq: u64,
         limit: u32,
     },
+    /// Ends a build that is queued or running. `build` as in `ShowBuild`.
+    CancelBuild {
+        build: String,
+    },
+    /// Makes a new build of an ended one's commit, with its options.
+    RetryBuild {
+        build: String,
+    },
+    /// What a push of a commit would build; `what` is a ref's name, short or whole, or a commit's id.
+    PlanApp {
+        app: AppName,
+        what: String,
+    },
 }
 
 impl Request {
@@ -107,14 +122,17 @@ impl Request {
             | Self::Revoke { .. }
             | Self::SetApp { .. }
             | Self::RegistryLogin { .. }
-            | Self::RegistryLogout { .. } => true,
+            | Self::RegistryLogout { .. }
+            | Self::CancelBuild { .. }
+            | Self::RetryBuild { .. } => true,
             Self::ListKeys { .. }
             | Self::ListApps
             | Self::ShowApp { .. }
             | Self::RegistryLogins
             | Self::ListBuilds { .. }
             | Self::ShowBuild { .. }
-            | Self::BuildEvents { .. } => false,
+            | Self::BuildEvents { .. }
+            | Self::PlanApp { .. } => false,
         }
     }
 }
@@ -147,9 +165,10 @@ pub enum Response {
     RegistryLoggedOut,
     RegistryLogins(Vec<RegistryLogin>),
     Builds(Vec<Build>),
-    Build(Build),
+    Build(Box<Build>),
+    Plan(Box<BuildPlan>),
     Events {
-        build: Build,
+        build: Box<Build>,
         events: Vec<Recorded>,
     },
 }
@@ -167,6 +186,8 @@ pub struct AppView {
     pub settings: AppSettings,
     /// Unix milliseconds.
     pub created_at_ms: i64,
+    /// The refs whose image does not stand at them.
+    pub behind: Vec<Behind>,
 }
 
 /// The repositories on disk, as far as apps come and go. Called on a thread that may block.
@@ -185,15 +206,15 @@ pub struct Context {
     /// Where apps without an image name of their own go.
     pub prefix: Option<ImagePrefix>,
     pub repositories: Arc<dyn Repositories>,
-    /// Whether builds may be running: true in the server only.
-    pub serving: bool,
+    /// What builds; none without a server.
+    pub work: Option<Arc<dyn Work>>,
 }
 
 impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Context")
             .field("prefix", &self.prefix)
-            .field("serving", &self.serving)
+            .field("serving", &self.work.is_some())
             .finish_non_exhaustive()
     }
 }
@@ -252,11 +273,26 @@ pub async fn execute(store: &Store, context: &Context, request: Request) -> Resu
             };
             Response::Builds(store.builds(&BuildFilter { app, limit, before }).await?)
         }
-        Request::ShowBuild { build } => Response::Build(store.find_build(&build).await?),
+        Request::ShowBuild { build } => Response::Build(Box::new(store.find_build(&build).await?)),
         Request::BuildEvents { build, from_seq, limit } => {
             let build = store.find_build(&build).await?;
             let events = store.events(&build.id, from_seq, limit.clamp(1, EVENTS_LIMIT)).await?;
-            Response::Events { build, events }
+            Response::Events { build: Box::new(build), events }
+        }
+        Request::CancelBuild { build } => {
+            let build = store.find_build(&build).await?;
+            let work = work::at(context, "cancels builds")?;
+            Response::Build(Box::new(work.cancel(&build, &Actor::operator()).await?))
+        }
+        Request::RetryBuild { build } => {
+            let build = store.find_build(&build).await?;
+            let work = work::at(context, "builds")?;
+            Response::Build(Box::new(work.retry(&build, &Actor::operator()).await?))
+        }
+        Request::PlanApp { app, what } => {
+            let app = store.app(&app).await?.ok_or(StoreError::NoApp(app))?;
+            let work = work::at(context, "reads the repositories")?;
+            Response::Plan(Box::new(work.plan(&app, &what).await?))
         }
     })
 }
@@ -270,8 +306,9 @@ pub async fn follow(store: &Store, build: &str, from_seq: u64) -> Result<Follow,
 async fn view(store: &Store, context: &Context, app: App) -> Result<AppView, Report> {
     let users = store.grants(&app.name).await?;
     let image = app.image(context.prefix.as_ref());
+    let behind = store.behind(&app.name).await?;
     let App { id, name, settings, created_at_ms } = app;
-    Ok(AppView { name, id, image, users, settings, created_at_ms })
+    Ok(AppView { name, id, image, users, settings, created_at_ms, behind })
 }
 
 async fn create_app(store: &Store, context: &Context, name: &AppName) -> Result<AppView, Report> {
@@ -288,10 +325,11 @@ async fn create_app(store: &Store, context: &Context, name: &AppName) -> Result<
 /// The record goes first: a repository without one is unreachable litter, a record without its repository a broken app.
 async fn destroy_app(store: &Store, context: &Context, name: &AppName) -> Result<AppView, Report> {
     let app = store.app(name).await?.ok_or_else(|| StoreError::NoApp(name.clone()))?;
-    if context.serving
-        && let [build, ..] = store.running_builds(name).await?.as_slice()
+    if context.work.is_some()
+        && let [build, ..] = store.live_builds(Some(name)).await?.as_slice()
     {
-        return Err(Report::new(Kind::Conflict, format!("build {} of {name} is running", build.id.short()))
+        let message = format!("build {} of {name} is {}", build.id.short(), build.state.as_str());
+        return Err(Report::new(Kind::Conflict, message)
             .hint("wait until it has ended: `lemnos builds logs BUILD -f` follows it"));
     }
     let view = view(store, context, app).await?;

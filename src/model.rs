@@ -15,7 +15,7 @@ pub mod push;
 pub mod tree;
 
 pub use app::{App, AppName, AppSettings, Compression, UserName};
-pub use build::{Build, BuildId, BuildState};
+pub use build::{Actor, Behind, Build, BuildId, BuildState};
 pub use git::{RefName, RefUpdate, Sha};
 pub use image::{Digest, ImageName, ImagePrefix, Platform, Tag};
 pub use key::{Fingerprint, UserKey};

@@ -22,6 +22,7 @@ mod apps;
 mod builds;
 mod error;
 mod events;
+mod generations;
 mod journal;
 mod ledger;
 mod logins;
@@ -32,6 +33,7 @@ mod users;
 
 pub use builds::{BuildFilter, Finished};
 pub use error::StoreError;
+pub use generations::TagsAt;
 pub use journal::JournalEntry;
 pub use logins::StoredLogin;
 pub use published::Published;

@@ -5,7 +5,7 @@ use tokio::sync::watch;
 use super::EVENTS_LIMIT;
 use crate::error::Report;
 use crate::event::Recorded;
-use crate::model::{Build, BuildId, BuildState};
+use crate::model::{Build, BuildId};
 use crate::store::{Store, StoreError};
 
 /// What a follower is told next.
@@ -44,7 +44,7 @@ impl Follow {
                 return Ok(Step::Events(events));
             }
             // an error: the store is gone, and nothing more will come
-            if build.state != BuildState::Running || self.changes.changed().await.is_err() {
+            if !build.state.is_live() || self.changes.changed().await.is_err() {
                 return Ok(Step::Ended(Box::new(build)));
             }
         }

@@ -160,7 +160,7 @@ async fn follow(
     loop {
         match follow.next().await {
             Ok(Step::Events(events)) => send(write, &Answer::Events(events)).await?,
-            Ok(Step::Ended(build)) => return Ok(Ok(Response::Build(*build))),
+            Ok(Step::Ended(build)) => return Ok(Ok(Response::Build(build))),
             Err(report) => return Ok(Err(report)),
         }
     }
@@ -243,7 +243,7 @@ impl Followed {
         match self.0.answer().await? {
             Answer::Events(events) => Ok(Step::Events(events)),
             Answer::Done(response) => match *response {
-                Response::Build(build) => Ok(Step::Ended(Box::new(build))),
+                Response::Build(build) => Ok(Step::Ended(build)),
                 _ => Err(broken(io::ErrorKind::InvalidData.into())),
             },
             Answer::Failed(report) => Err(report),

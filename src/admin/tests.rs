@@ -45,6 +45,23 @@ impl Repositories for Fake {
     }
 }
 
+/// Builds that do what they are told.
+struct Works;
+
+#[async_trait::async_trait]
+impl Work for Works {
+    async fn cancel(&self, build: &Build, by: &Actor) -> Result<Build, Report> {
+        let cancelled_by = Some(by.name.clone());
+        Ok(Build { state: BuildState::Cancelled, cancelled_by, ..build.clone() })
+    }
+    async fn retry(&self, build: &Build, _: &Actor) -> Result<Build, Report> {
+        Ok(Build { id: BuildId::generate(), retry_of: Some(build.id.clone()), ..build.clone() })
+    }
+    async fn plan(&self, app: &App, what: &str) -> Result<BuildPlan, Report> {
+        Err(Report::user(format!("{} has no {what}", app.name)))
+    }
+}
+
 struct House {
     dir: tempfile::TempDir,
     store: Store,
@@ -57,7 +74,8 @@ async fn house(refuse: bool, serving: bool) -> House {
     let store = Store::open(dir.path()).await.unwrap();
     let repositories = Arc::new(Fake { refuse, ..Fake::default() });
     let prefix = Some("localhost:5000".parse().unwrap());
-    let context = Context { prefix, repositories: repositories.clone(), serving };
+    let work = serving.then(|| Arc::new(Works) as Arc<dyn Work>);
+    let context = Context { prefix, repositories: repositories.clone(), work };
     House { dir, store, repositories, context }
 }
 
@@ -68,32 +86,22 @@ impl House {
 
     async fn build(&self, app: &str) -> Build {
         let build = Build {
-            id: BuildId::generate(),
-            app: app.parse().unwrap(),
-            user: "ann".parse().unwrap(),
-            reference: "refs/heads/main".parse().unwrap(),
-            commit: crate::model::Sha::zero(),
             state: BuildState::Running,
             started_at_ms: 0,
-            finished_at_ms: None,
-            image: None,
-            digest: None,
-            tags: Vec::new(),
-            reason: None,
+            ..Build::queued(
+                BuildId::generate(),
+                app.parse().unwrap(),
+                "ann".parse().unwrap(),
+                "refs/heads/main".parse().unwrap(),
+                crate::model::Sha::zero(),
+            )
         };
         self.store.create_build(&build).await.unwrap();
         build
     }
 
     async fn finish(&self, build: &Build) {
-        let end = Finished {
-            state: BuildState::Failed,
-            at_ms: 1,
-            image: None,
-            digest: None,
-            tags: Vec::new(),
-            reason: Some("no".to_owned()),
-        };
+        let end = Finished::as_state(BuildState::Failed, 1, Some("no".to_owned()));
         self.store.finish_build(&build.id, &end).await.unwrap();
     }
 }
@@ -378,4 +386,29 @@ async fn the_ready_file_is_there_while_the_server_is() {
     drop(file);
     assert!(!path.exists());
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "only the lock is left");
+}
+
+#[tokio::test]
+async fn builds_are_cancelled_and_retried_by_the_running_server_alone() {
+    let house = house(false, true).await;
+    house.ask(Request::CreateApp { app: app("shop") }).await.unwrap();
+    let build = house.build("shop").await;
+    let digits = build.id.short().to_owned();
+    let cancel = Request::CancelBuild { build: digits.clone() };
+    let Response::Build(ended) = house.ask(cancel.clone()).await.unwrap() else { panic!() };
+    assert_eq!((ended.state, ended.cancelled_by.as_deref()), (BuildState::Cancelled, Some("the operator")));
+    let retry = Request::RetryBuild { build: digits };
+    let Response::Build(again) = house.ask(retry.clone()).await.unwrap() else { panic!() };
+    assert_eq!(again.retry_of, Some(build.id));
+    let plan = Request::PlanApp { app: app("shop"), what: "main".to_owned() };
+    assert_eq!(house.ask(plan.clone()).await.unwrap_err().message, "shop has no main");
+    assert!(cancel.writes() && retry.writes() && !plan.writes());
+    let context = Context { work: None, ..house.context.clone() };
+    for request in [cancel, retry, plan] {
+        let report = execute(&house.store, &context, request).await.unwrap_err();
+        assert!(
+            report.kind == Kind::Unavailable && report.message.starts_with("no server runs"),
+            "{report:?}"
+        );
+    }
 }

@@ -104,7 +104,7 @@ impl DataArgs {
                 let context = Context {
                     prefix: self.image_prefix()?,
                     repositories: Arc::new(OnDisk::of(&data_dir)),
-                    serving: false,
+                    work: None,
                 };
                 return Ok(Target::Store { store, context, _lock: lock });
             }

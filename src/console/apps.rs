@@ -209,6 +209,9 @@ fn show(view: &AppView) -> String {
     let mut table = Table::new(["app", view.name.as_str()]);
     table.row(["image".to_owned(), image(view)]);
     table.row(["users".to_owned(), users(view)]);
+    for behind in &view.behind {
+        table.row(["ref".to_owned(), behind.to_string()]);
+    }
     for (key, value) in settings::show(&view.settings) {
         table.row([key.to_owned(), if value.is_empty() { "-".to_owned() } else { value }]);
     }

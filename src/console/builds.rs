@@ -148,8 +148,8 @@ async fn follow(desk: &mut dyn Desk, build: &str, json: bool) -> Result<u8, Repo
     };
     match build.state {
         BuildState::Succeeded => Ok(0),
-        BuildState::Failed | BuildState::Interrupted => Ok(1),
-        BuildState::Running => Err(Report::new(
+        state if !state.is_live() => Ok(1),
+        _ => Err(Report::new(
             Kind::Unavailable,
             format!("build {} has not ended, and no server runs that would end it", build.id.short()),
         )
@@ -202,6 +202,18 @@ fn show(build: &Build) -> String {
     }
     if let Some(reason) = &build.reason {
         row("reason", reason.clone());
+    }
+    if let Some(by) = &build.cancelled_by {
+        row("cancelled by", by.clone());
+    }
+    if let Some(by) = &build.superseded_by {
+        row("superseded by", by.to_string());
+    }
+    if let Some(first) = &build.retry_of {
+        row("retry of", first.to_string());
+    }
+    if build.detached && build.retry_of.is_none() {
+        row("detached", "yes: the ref moved before it was built".to_owned());
     }
     table.to_string()
 }

@@ -232,18 +232,19 @@ impl Shared {
     async fn begin(&self, push: &Push, update: &RefUpdate, output: &PushOutput) -> Result<Running, Report> {
         let id = BuildId::generate();
         let build = Build {
-            id: id.clone(),
-            app: push.app.name.clone(),
-            user: push.user.clone(),
-            reference: update.name.clone(),
-            commit: update.new.clone(),
             state: BuildState::Running,
             started_at_ms: now_ms(),
-            finished_at_ms: None,
-            image: None,
-            digest: None,
-            tags: Vec::new(),
-            reason: None,
+            push: push.id.clone(),
+            key: Some(push.key.clone()),
+            old: update.old.clone(),
+            options: push.options.clone(),
+            ..Build::queued(
+                id.clone(),
+                push.app.name.clone(),
+                push.user.clone(),
+                update.name.clone(),
+                update.new.clone(),
+            )
         };
         self.store.create_build(&build).await?;
         tracing::info!(push = %push.id, build = %id, app = %push.app.name, user = %push.user, reference = %update.name, commit = %update.new, "build begins");
@@ -376,7 +377,7 @@ impl Shared {
             Some(p) => (Some(p.image), Some(p.index), p.tags),
             None => (None, None, Vec::new()),
         };
-        let finished = Finished { state, at_ms: now_ms(), image, digest, tags, reason };
+        let finished = Finished { image, digest, tags, ..Finished::as_state(state, now_ms(), reason) };
         if let Err(error) = self.store.finish_build(&id, &finished).await {
             tracing::error!(build = %id, %error, "the build's end is not recorded");
         }

@@ -173,18 +173,15 @@ mod tests {
         store.create_app(&"shop".parse().unwrap(), None).await.unwrap();
         let id = BuildId::generate();
         let build = Build {
-            id: id.clone(),
-            app: "shop".parse().unwrap(),
-            user: "ada".parse().unwrap(),
-            reference: "refs/heads/main".parse().unwrap(),
-            commit: "a".repeat(40).parse().unwrap(),
             state: BuildState::Running,
             started_at_ms: 1,
-            finished_at_ms: None,
-            image: None,
-            digest: None,
-            tags: Vec::new(),
-            reason: None,
+            ..Build::queued(
+                id.clone(),
+                "shop".parse().unwrap(),
+                "ada".parse().unwrap(),
+                "refs/heads/main".parse().unwrap(),
+                "a".repeat(40).parse().unwrap(),
+            )
         };
         store.create_build(&build).await.unwrap();
         (store, id)

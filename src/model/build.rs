@@ -4,7 +4,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AppName, Digest, ImageName, Invalid, RefName, Sha, Tag, UserName, text_newtype};
+use super::{
+    AppName, Digest, Fingerprint, ImageName, Invalid, PushOptions, RefName, RefUpdate, Sha, Tag, UserName,
+    text_newtype,
+};
 
 /// A build's id: a UUID version 7 in its simple form (32 hexadecimal digits), so ids sort by time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,42 +36,63 @@ impl FromStr for BuildId {
     }
 }
 
-/// Where a build stands. `Running` is the only state that is not terminal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Where a build stands: queued, then running, then exactly one of the others, for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BuildState {
+    /// Waits: for a newer or older build of its ref, or for room.
+    Queued,
     Running,
     Succeeded,
     Failed,
-    /// The server stopped while it ran.
+    /// Somebody ended it.
+    Cancelled,
+    /// A newer push of its ref took its place.
+    Superseded,
+    /// The server stopped before it ended.
     Interrupted,
 }
 
 impl BuildState {
+    pub const ALL: [Self; 7] = [
+        Self::Queued,
+        Self::Running,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Cancelled,
+        Self::Superseded,
+        Self::Interrupted,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Queued => "queued",
             Self::Running => "running",
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Superseded => "superseded",
             Self::Interrupted => "interrupted",
         }
     }
+
+    /// Whether it has not ended.
+    pub fn is_live(self) -> bool {
+        matches!(self, Self::Queued | Self::Running)
+    }
 }
+
+const STATE_RULE: &str = "queued, running, succeeded, failed, cancelled, superseded or interrupted";
 
 impl FromStr for BuildState {
     type Err = Invalid;
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        match text {
-            "running" => Ok(Self::Running),
-            "succeeded" => Ok(Self::Succeeded),
-            "failed" => Ok(Self::Failed),
-            "interrupted" => Ok(Self::Interrupted),
-            _ => Err(Invalid::new("build state", text, "running, succeeded, failed or interrupted")),
-        }
+        let found = Self::ALL.into_iter().find(|state| state.as_str() == text);
+        found.ok_or_else(|| Invalid::new("build state", text, STATE_RULE))
     }
 }
 
-/// One build of one ref of one push, as recorded.
+/// One build of one ref of one push, as recorded: also all that is needed to do it again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Build {
     pub id: BuildId,
@@ -77,13 +101,118 @@ pub struct Build {
     pub reference: RefName,
     pub commit: Sha,
     pub state: BuildState,
-    /// Unix milliseconds.
+    /// When it was asked for. Unix milliseconds, as all times here.
     pub started_at_ms: i64,
+    /// When it got its place on a builder, the last time.
+    pub running_at_ms: Option<i64>,
     pub finished_at_ms: Option<i64>,
-    /// What was published, when it succeeded.
+    /// What was published, when it was.
     pub image: Option<ImageName>,
     pub digest: Option<Digest>,
     pub tags: Vec<Tag>,
-    /// The one-line reason, when it failed.
+    /// The one-line reason, when it did not succeed.
     pub reason: Option<String>,
+    /// The id of the push in logs; empty for builds of an old record.
+    pub push: String,
+    /// The key that signed the push; none where nobody's key did.
+    pub key: Option<Fingerprint>,
+    /// Where the ref stood when it was asked for; zeros for nowhere.
+    pub old: Sha,
+    /// Its end is nobody's answer: the ref has moved already (`-o detach`), or nobody waits (a retry).
+    pub detached: bool,
+    /// The ref's place in the order of its accepted moves; none as long as the ref has not moved for this build.
+    pub generation: Option<i64>,
+    pub options: PushOptions,
+    /// The build that this one repeats.
+    pub retry_of: Option<BuildId>,
+    pub superseded_by: Option<BuildId>,
+    /// Who cancelled it, by name.
+    pub cancelled_by: Option<String>,
+}
+
+impl Build {
+    /// A queued build of a push that nothing more is known of.
+    pub fn queued(id: BuildId, app: AppName, user: UserName, reference: RefName, commit: Sha) -> Self {
+        Self {
+            id,
+            app,
+            user,
+            reference,
+            commit,
+            state: BuildState::Queued,
+            started_at_ms: 0,
+            running_at_ms: None,
+            finished_at_ms: None,
+            image: None,
+            digest: None,
+            tags: Vec::new(),
+            reason: None,
+            push: String::new(),
+            key: None,
+            old: Sha::zero(),
+            detached: false,
+            generation: None,
+            options: PushOptions::default(),
+            retry_of: None,
+            superseded_by: None,
+            cancelled_by: None,
+        }
+    }
+
+    /// What its push asked of its ref.
+    pub fn update(&self) -> RefUpdate {
+        RefUpdate { name: self.reference.clone(), old: self.old.clone(), new: self.commit.clone() }
+    }
+}
+
+/// Who does something to a build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    /// As people know them: `ada`, `the operator`.
+    pub name: String,
+    /// None: nobody's key; what is begun in this way goes by the name of whoever was there before.
+    pub user: Option<UserName>,
+    pub key: Option<Fingerprint>,
+}
+
+impl Actor {
+    /// Whoever reaches the server's own socket.
+    pub fn operator() -> Self {
+        Self { name: "the operator".to_owned(), user: None, key: None }
+    }
+    pub fn user(user: UserName, key: Fingerprint) -> Self {
+        Self { name: user.to_string(), user: Some(user), key: Some(key) }
+    }
+}
+
+/// A ref whose image does not stand at it: its newest accepted build has not succeeded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Behind {
+    pub reference: RefName,
+    /// Where the ref stands.
+    pub commit: Sha,
+    pub build: BuildId,
+    pub state: BuildState,
+    /// The commit whose image has the ref's tags; none when none was published yet.
+    pub tags_at: Option<Sha>,
+}
+
+impl std::fmt::Display for Behind {
+    /// `main at 0123456789ab: build 1234567890 failed, tags still at fedcba987654`
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { reference, commit, build, state, tags_at } = self;
+        let build = build.short();
+        write!(f, "{} at {}: build {build} ", reference.short(), commit.short(12))?;
+        match state {
+            BuildState::Queued | BuildState::Running => write!(f, "is {}", state.as_str())?,
+            BuildState::Cancelled | BuildState::Superseded | BuildState::Interrupted => {
+                write!(f, "was {}", state.as_str())?;
+            }
+            BuildState::Failed | BuildState::Succeeded => f.write_str(state.as_str())?,
+        }
+        match tags_at {
+            Some(at) => write!(f, ", tags still at {}", at.short(12)),
+            None => f.write_str(", no tags yet"),
+        }
+    }
 }

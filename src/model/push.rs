@@ -19,8 +19,9 @@ pub struct Push {
     pub options: PushOptions,
 }
 
-/// What `git push -o …` may say.
+/// What `git push -o …` may say. Every field has a default, so that a record of any age can be read.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PushOptions {
     /// `no-cache`: every step runs again.
     pub no_cache: bool,
@@ -30,6 +31,10 @@ pub struct PushOptions {
     pub plan: bool,
     /// `try`: build, tag only `try-…`, move nothing.
     pub dry_try: bool,
+    /// `detach`: the ref moves at once, the build goes on by itself, and the tags follow when it has succeeded.
+    pub detach: bool,
+    /// `cancel-on-disconnect`: a pusher who goes away takes the build along.
+    pub cancel_on_disconnect: bool,
     /// `color`: ANSI colours in what the pusher sees.
     pub color: bool,
     /// `platform=…` (comma list or repeated), with `try` only.
@@ -49,13 +54,22 @@ pub enum PushOptionError {
     Bad { option: &'static str, problem: Invalid },
     #[error("push option build-arg: {0:?} is not NAME=VALUE")]
     BadArg(String),
-    #[error("push options plan and try exclude each other")]
-    PlanAndTry,
+    #[error("push options {0} and {1} exclude each other")]
+    Exclusive(&'static str, &'static str),
 }
 
 impl PushOptions {
-    pub const KNOWN: [&'static str; 7] =
-        ["no-cache", "rebuild", "plan", "try", "color", "platform=OS/ARCH", "build-arg=NAME=VALUE"];
+    pub const KNOWN: [&'static str; 9] = [
+        "no-cache",
+        "rebuild",
+        "plan",
+        "try",
+        "detach",
+        "cancel-on-disconnect",
+        "color",
+        "platform=OS/ARCH",
+        "build-arg=NAME=VALUE",
+    ];
 
     /// Parses the options of one push, in the order given.
     pub fn parse<'a>(options: impl IntoIterator<Item = &'a str>) -> Result<Self, PushOptionError> {
@@ -67,6 +81,8 @@ impl PushOptions {
                     "rebuild" => parsed.rebuild = true,
                     "plan" => parsed.plan = true,
                     "try" => parsed.dry_try = true,
+                    "detach" => parsed.detach = true,
+                    "cancel-on-disconnect" => parsed.cancel_on_disconnect = true,
                     "color" => parsed.color = true,
                     _ => return Err(PushOptionError::Unknown(option.to_owned())),
                 },
@@ -90,8 +106,13 @@ impl PushOptions {
                 Some(_) => return Err(PushOptionError::Unknown(option.to_owned())),
             }
         }
+        let exclusive = |one, other| Err(PushOptionError::Exclusive(one, other));
         match () {
-            () if parsed.plan && parsed.dry_try => Err(PushOptionError::PlanAndTry),
+            () if parsed.plan && parsed.dry_try => exclusive("plan", "try"),
+            // their answer is what the pusher waits for
+            () if parsed.detach && parsed.plan => exclusive("detach", "plan"),
+            () if parsed.detach && parsed.dry_try => exclusive("detach", "try"),
+            () if parsed.detach && parsed.cancel_on_disconnect => exclusive("detach", "cancel-on-disconnect"),
             () if !parsed.dry_try && !parsed.platforms.is_empty() => {
                 Err(PushOptionError::OnlyWithTry("platform"))
             }

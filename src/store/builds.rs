@@ -1,10 +1,11 @@
-//! Build records: made when a build starts, closed once.
+//! Build records: made before anything else happens for a build, closed once.
 
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{Row as _, Sqlite};
 
 use super::{Result, Store, StoreError, from_json, parsed, to_json};
-use crate::model::{AppName, Build, BuildId, BuildState, Digest, ImageName, Tag};
+use crate::model::{AppName, Build, BuildId, BuildState, Digest, Fingerprint, ImageName, Tag};
 
 /// Which builds to list: newest first.
 #[derive(Debug, Clone, Default)]
@@ -19,20 +20,33 @@ pub struct BuildFilter {
 /// How a build ended.
 #[derive(Debug, Clone)]
 pub struct Finished {
+    /// Not a live one.
     pub state: BuildState,
     pub at_ms: i64,
+    /// What was published; what the journal has said already stays where these are empty.
     pub image: Option<ImageName>,
     pub digest: Option<Digest>,
     pub tags: Vec<Tag>,
     pub reason: Option<String>,
+    pub superseded_by: Option<BuildId>,
+    pub cancelled_by: Option<String>,
+}
+
+impl Finished {
+    /// An end without a publication.
+    pub fn as_state(state: BuildState, at_ms: i64, reason: Option<String>) -> Self {
+        let (image, digest, superseded_by, cancelled_by) = (None, None, None, None);
+        Self { state, at_ms, image, digest, tags: Vec::new(), reason, superseded_by, cancelled_by }
+    }
 }
 
 /// The columns of a `Build`, in every query below.
 macro_rules! select_builds {
     ($rest:literal) => {
         concat!(
-            "SELECT builds.id, apps.name AS app, builds.user, reference, commit_sha, state, started_at_ms, \
-             finished_at_ms, image, digest, tags_json, reason \
+            "SELECT builds.id, apps.name AS app, builds.user, builds.reference, commit_sha, state, started_at_ms, \
+             running_at_ms, finished_at_ms, image, digest, tags_json, reason, push, key, old_sha, detached, \
+             generation, options_json, retry_of, superseded_by, cancelled_by \
              FROM builds JOIN apps ON apps.id = builds.app_id ",
             $rest
         )
@@ -42,48 +56,101 @@ macro_rules! select_builds {
 impl Store {
     /// Records a build. Its app must exist.
     pub async fn create_build(&self, build: &Build) -> Result<()> {
-        let inserted = self.change(sqlx::query(
-            "INSERT INTO builds (id, app_id, user, reference, commit_sha, state, started_at_ms, finished_at_ms,
-                                 image, digest, tags_json, reason)
-             SELECT ?, apps.id, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM apps WHERE apps.name = ?",
-        )
-        .bind(build.id.as_str())
-        .bind(build.user.as_str())
-        .bind(build.reference.as_str())
-        .bind(build.commit.as_str())
-        .bind(build.state.as_str())
-        .bind(build.started_at_ms)
-        .bind(build.finished_at_ms)
-        .bind(build.image.as_ref().map(ImageName::as_str))
-        .bind(build.digest.as_ref().map(Digest::as_str))
-        .bind(to_json("builds.tags_json", &build.tags)?)
-        .bind(build.reason.as_deref())
-        .bind(build.app.as_str())).await?;
-        if inserted == 0 {
-            return Err(StoreError::NoApp(build.app.clone()));
+        self.create_builds(std::slice::from_ref(build)).await
+    }
+
+    /// Records the builds of one push: all of them or none.
+    pub async fn create_builds(&self, builds: &[Build]) -> Result<()> {
+        let mut tx = self.write().await?;
+        for build in builds {
+            let inserted = sqlx::query(
+                "INSERT INTO builds (id, app_id, user, reference, commit_sha, state, started_at_ms, running_at_ms,
+                                     finished_at_ms, image, digest, tags_json, reason, push, key, old_sha, detached,
+                                     generation, options_json, retry_of, superseded_by, cancelled_by)
+                 SELECT ?, apps.id, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM apps
+                 WHERE apps.name = ?",
+            )
+            .bind(build.id.as_str())
+            .bind(build.user.as_str())
+            .bind(build.reference.as_str())
+            .bind(build.commit.as_str())
+            .bind(build.state.as_str())
+            .bind(build.started_at_ms)
+            .bind(build.running_at_ms)
+            .bind(build.finished_at_ms)
+            .bind(build.image.as_ref().map(ImageName::as_str))
+            .bind(build.digest.as_ref().map(Digest::as_str))
+            .bind(to_json("builds.tags_json", &build.tags)?)
+            .bind(build.reason.as_deref())
+            .bind(build.push.as_str())
+            .bind(build.key.as_ref().map(Fingerprint::as_str))
+            .bind(build.old.as_str())
+            .bind(build.detached)
+            .bind(build.generation)
+            .bind(to_json("builds.options_json", &build.options)?)
+            .bind(build.retry_of.as_ref().map(BuildId::as_str))
+            .bind(build.superseded_by.as_ref().map(BuildId::as_str))
+            .bind(build.cancelled_by.as_deref())
+            .bind(build.app.as_str())
+            .execute(&mut *tx)
+            .await?
+            .rows_affected();
+            if inserted == 0 {
+                return Err(StoreError::NoApp(build.app.clone()));
+            }
         }
+        tx.commit().await?;
         self.builds_changed();
         Ok(())
     }
 
-    /// Closes a running or interrupted build (a recovered one may end well after all); one that ended is left as it is.
+    /// A queued build got its place; `BuildEnded` when it is not queued any more.
+    pub async fn start_build(&self, id: &BuildId, at_ms: i64) -> Result<()> {
+        let statement = sqlx::query(
+            "UPDATE builds SET state = 'running', running_at_ms = ? WHERE id = ? AND state = 'queued'",
+        );
+        self.step(statement.bind(at_ms).bind(id.as_str()), id).await
+    }
+
+    /// A build that runs, or ran when the server died, waits again.
+    pub async fn requeue_build(&self, id: &BuildId) -> Result<()> {
+        let statement =
+            sqlx::query("UPDATE builds SET state = 'queued' WHERE id = ? AND state IN ('queued', 'running')");
+        self.step(statement.bind(id.as_str()), id).await
+    }
+
+    /// The ref has moved for this build, as its `generation`-th accepted move.
+    pub async fn accept_build(&self, id: &BuildId, generation: i64) -> Result<()> {
+        let statement =
+            sqlx::query("UPDATE builds SET generation = ? WHERE id = ? AND state IN ('queued', 'running')");
+        self.step(statement.bind(generation).bind(id.as_str()), id).await
+    }
+
+    /// Closes a live build. One that ended is left as it is: `BuildEnded`. So each has one end.
     pub async fn finish_build(&self, id: &BuildId, end: &Finished) -> Result<()> {
+        let statement = sqlx::query(
+            "UPDATE builds SET state = ?1, finished_at_ms = ?2, image = COALESCE(?3, image),
+                    digest = COALESCE(?4, digest), tags_json = CASE ?5 WHEN '[]' THEN tags_json ELSE ?5 END,
+                    reason = ?6, superseded_by = ?7, cancelled_by = ?8
+             WHERE id = ?9 AND state IN ('queued', 'running')",
+        );
+        let statement = statement
+            .bind(end.state.as_str())
+            .bind(end.at_ms)
+            .bind(end.image.as_ref().map(ImageName::as_str))
+            .bind(end.digest.as_ref().map(Digest::as_str))
+            .bind(to_json("builds.tags_json", &end.tags)?)
+            .bind(end.reason.as_deref())
+            .bind(end.superseded_by.as_ref().map(BuildId::as_str))
+            .bind(end.cancelled_by.as_deref())
+            .bind(id.as_str());
+        self.step(statement, id).await
+    }
+
+    /// Runs a statement that takes build `id` from one state to the next.
+    async fn step(&self, statement: Query<'_, Sqlite, SqliteArguments>, id: &BuildId) -> Result<()> {
         let mut tx = self.write().await?;
-        let changed = sqlx::query(
-            "UPDATE builds SET state = ?, finished_at_ms = ?, image = ?, digest = ?, tags_json = ?, reason = ?
-             WHERE id = ? AND state IN ('running', 'interrupted')",
-        )
-        .bind(end.state.as_str())
-        .bind(end.at_ms)
-        .bind(end.image.as_ref().map(ImageName::as_str))
-        .bind(end.digest.as_ref().map(Digest::as_str))
-        .bind(to_json("builds.tags_json", &end.tags)?)
-        .bind(end.reason.as_deref())
-        .bind(id.as_str())
-        .execute(&mut *tx)
-        .await?
-        .rows_affected();
-        if changed == 0 {
+        if statement.execute(&mut *tx).await?.rows_affected() == 0 {
             let known = sqlx::query("SELECT 1 FROM builds WHERE id = ?").bind(id.as_str());
             return Err(match known.fetch_optional(&mut *tx).await? {
                 Some(_) => StoreError::BuildEnded(id.to_string()),
@@ -112,15 +179,18 @@ impl Store {
         .collect()
     }
 
-    /// The builds of an app that run now, or that no one has closed since the server was killed.
-    pub async fn running_builds(&self, app: &AppName) -> Result<Vec<Build>> {
-        sqlx::query(select_builds!("WHERE apps.name = ? AND state = 'running' ORDER BY builds.id"))
-            .bind(app.as_str())
-            .fetch_all(self.pool())
-            .await?
-            .iter()
-            .map(build_of)
-            .collect()
+    /// The builds that have not ended, of one app or of all, the oldest first: those under way, and at the start what
+    /// the server before left.
+    pub async fn live_builds(&self, app: Option<&AppName>) -> Result<Vec<Build>> {
+        sqlx::query(select_builds!(
+            "WHERE (?1 IS NULL OR apps.name = ?1) AND state IN ('queued', 'running') ORDER BY builds.id"
+        ))
+        .bind(app.map(AppName::as_str))
+        .fetch_all(self.pool())
+        .await?
+        .iter()
+        .map(build_of)
+        .collect()
     }
 
     pub async fn build(&self, id: &BuildId) -> Result<Option<Build>> {
@@ -159,40 +229,23 @@ impl Store {
         Err(none())
     }
 
-    /// Marks what was running when the server stopped, and returns those builds as they are now.
-    pub async fn interrupt_running(&self, at_ms: i64) -> Result<Vec<Build>> {
+    /// Removes an app's ended builds beyond its newest `keep`, with their events; returns which went.
+    pub async fn prune_builds(&self, app: &AppName, keep: u32) -> Result<Vec<BuildId>> {
         let mut tx = self.write().await?;
-        let rows = sqlx::query(select_builds!("WHERE state = 'running' ORDER BY builds.id"))
-            .fetch_all(&mut *tx)
-            .await?;
-        let mut builds = rows.iter().map(build_of).collect::<Result<Vec<_>>>()?;
-        let reason = "the server stopped while it ran";
-        sqlx::query(
-            "UPDATE builds SET state = 'interrupted', finished_at_ms = ?, reason = ? WHERE state = 'running'",
-        )
-        .bind(at_ms)
-        .bind(reason)
-        .execute(&mut *tx)
-        .await?;
-        tx.commit().await?;
-        for build in &mut builds {
-            build.state = BuildState::Interrupted;
-            build.finished_at_ms = Some(at_ms);
-            build.reason = Some(reason.to_owned());
-        }
-        self.builds_changed();
-        Ok(builds)
-    }
-
-    /// Removes an app's ended builds beyond its newest `keep`, with their events; returns how many went.
-    pub async fn prune_builds(&self, app: &AppName, keep: u32) -> Result<u64> {
-        let statement = sqlx::query(
-            "DELETE FROM builds WHERE state != 'running'
+        let gone = sqlx::query(
+            "DELETE FROM builds WHERE state NOT IN ('queued', 'running')
                AND app_id = (SELECT id FROM apps WHERE name = ?1)
                AND id NOT IN (SELECT b.id FROM builds b JOIN apps ON apps.id = b.app_id
-                              WHERE apps.name = ?1 ORDER BY b.id DESC LIMIT ?2)",
-        );
-        self.change(statement.bind(app.as_str()).bind(keep)).await
+                              WHERE apps.name = ?1 ORDER BY b.id DESC LIMIT ?2)
+             RETURNING id",
+        )
+        .bind(app.as_str())
+        .bind(keep)
+        .fetch_all(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        let ids = gone.iter().map(|row| parsed("builds.id", row.try_get("id")?));
+        ids.collect()
     }
 }
 
@@ -211,5 +264,17 @@ fn build_of(row: &SqliteRow) -> Result<Build> {
         digest: optional("digest")?.map(|text| parsed("builds.digest", text)).transpose()?,
         tags: from_json("builds.tags_json", row.try_get("tags_json")?)?,
         reason: row.try_get("reason")?,
+        running_at_ms: row.try_get("running_at_ms")?,
+        push: row.try_get("push")?,
+        key: optional("key")?.map(|text| parsed("builds.key", text)).transpose()?,
+        old: parsed("builds.old_sha", row.try_get("old_sha")?)?,
+        detached: row.try_get("detached")?,
+        generation: row.try_get("generation")?,
+        options: from_json("builds.options_json", row.try_get("options_json")?)?,
+        retry_of: optional("retry_of")?.map(|text| parsed("builds.retry_of", text)).transpose()?,
+        superseded_by: optional("superseded_by")?
+            .map(|text| parsed("builds.superseded_by", text))
+            .transpose()?,
+        cancelled_by: row.try_get("cancelled_by")?,
     })
 }

@@ -25,18 +25,9 @@ fn key(user: &str, letter: char) -> UserKey {
 
 fn build(app: &str, id: &str) -> Build {
     Build {
-        id: name(id),
-        app: name(app),
-        user: name("ann"),
-        reference: name("refs/heads/main"),
-        commit: name(&"a".repeat(40)),
         state: BuildState::Running,
         started_at_ms: 1_000,
-        finished_at_ms: None,
-        image: None,
-        digest: None,
-        tags: Vec::new(),
-        reason: None,
+        ..Build::queued(name(id), name(app), name("ann"), name("refs/heads/main"), name(&"a".repeat(40)))
     }
 }
 
@@ -311,12 +302,10 @@ async fn a_build_is_recorded_listed_and_closed_once() {
     store.create_build(&build("blog", ID_2)).await.unwrap();
     assert!(matches!(store.create_build(&build("nil", ID_1)).await, Err(StoreError::NoApp(_))));
     let end = Finished {
-        state: BuildState::Succeeded,
-        at_ms: 2_000,
         image: Some(name("localhost:5000/shop")),
         digest: Some(Digest::of(b"x")),
         tags: vec![name("main"), name("latest")],
-        reason: None,
+        ..Finished::as_state(BuildState::Succeeded, 2_000, None)
     };
     store.finish_build(&running.id, &end).await.unwrap();
     let done = store.build(&running.id).await.unwrap().unwrap();
@@ -387,26 +376,49 @@ async fn events_are_appended_whole_and_read_in_pages() {
 }
 
 #[tokio::test]
-async fn what_ran_when_the_server_died_is_interrupted_and_may_still_end() {
-    let (_dir, store, _) = store_with_app("shop").await;
-    store.create_build(&build("shop", ID_1)).await.unwrap();
-    let failed = Build { state: BuildState::Failed, finished_at_ms: Some(5), ..build("shop", ID_2) };
-    store.create_build(&failed).await.unwrap();
-    let interrupted = store.interrupt_running(9_000).await.unwrap();
-    assert_eq!(interrupted.len(), 1);
-    assert_eq!(store.build(&name(ID_1)).await.unwrap().as_ref(), interrupted.first());
-    assert_eq!(store.build(&name(ID_2)).await.unwrap(), Some(failed));
-    assert_eq!(store.interrupt_running(9_001).await.unwrap(), []);
+async fn a_build_goes_from_queued_to_one_end() {
+    let (_dir, store, shop) = store_with_app("shop").await;
+    let id: BuildId = name(ID_1);
+    let queued = Build { state: BuildState::Queued, ..build("shop", ID_1) };
+    store.create_build(&queued).await.unwrap();
+    let state = async || store.build(&id).await.unwrap().unwrap().state;
+    store.start_build(&id, 5).await.unwrap();
+    assert!(matches!(store.start_build(&id, 6).await, Err(StoreError::BuildEnded(_))), "once");
+    store.requeue_build(&id).await.unwrap();
+    assert_eq!(state().await, BuildState::Queued);
+    store.start_build(&id, 7).await.unwrap();
+    assert_eq!(store.live_builds(Some(&shop.name)).await.unwrap().len(), 1);
     let end = Finished {
-        state: BuildState::Succeeded,
-        at_ms: 9_500,
-        image: None,
-        digest: None,
-        tags: Vec::new(),
-        reason: None,
+        cancelled_by: Some("bob".to_owned()),
+        ..Finished::as_state(BuildState::Cancelled, 9, Some("cancelled by bob".to_owned()))
     };
-    store.finish_build(&name(ID_1), &end).await.unwrap();
-    assert_eq!(store.build(&name(ID_1)).await.unwrap().unwrap().reason, None);
+    store.finish_build(&id, &end).await.unwrap();
+    for late in BuildState::ALL.into_iter().filter(|state| !state.is_live()) {
+        let again = store.finish_build(&id, &Finished::as_state(late, 10, None)).await;
+        assert!(matches!(again, Err(StoreError::BuildEnded(_))), "{late:?}");
+    }
+    assert!(matches!(store.requeue_build(&id).await, Err(StoreError::BuildEnded(_))));
+    assert!(matches!(store.accept_build(&id, 1).await, Err(StoreError::BuildEnded(_))));
+    let expected = Build {
+        running_at_ms: Some(7),
+        finished_at_ms: Some(9),
+        reason: end.reason,
+        cancelled_by: end.cancelled_by,
+        state: BuildState::Cancelled,
+        ..queued
+    };
+    assert_eq!(store.build(&id).await.unwrap(), Some(expected));
+    assert_eq!(store.live_builds(None).await.unwrap(), []);
+    let unknown: BuildId = name(&"f".repeat(32));
+    assert!(matches!(store.start_build(&unknown, 1).await, Err(StoreError::NoBuild(_))));
+}
+
+#[tokio::test]
+async fn the_builds_of_a_push_are_recorded_together_or_not_at_all() {
+    let (_dir, store, _) = store_with_app("shop").await;
+    let error = store.create_builds(&[build("shop", ID_1), build("nil", ID_2)]).await.unwrap_err();
+    assert!(matches!(error, StoreError::NoApp(_)), "{error}");
+    assert_eq!(store.build(&name(ID_1)).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -417,7 +429,7 @@ async fn old_builds_are_pruned_running_ones_kept() {
         let state = if n == 0 { BuildState::Running } else { BuildState::Failed };
         store.create_build(&Build { state, ..build("shop", &id(n)) }).await.unwrap();
     }
-    assert_eq!(store.prune_builds(&app.name, 2).await.unwrap(), 2);
+    assert_eq!(store.prune_builds(&app.name, 2).await.unwrap(), [name(&id(1)), name(&id(2))]);
     let left = store.builds(&BuildFilter::default()).await.unwrap();
     assert_eq!(left.iter().map(|b| b.id.as_str()).collect::<Vec<_>>(), [id(4), id(3), id(0)]);
 }

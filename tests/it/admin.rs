@@ -7,10 +7,10 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use lemnos::admin::socket::{Listener, serve};
-use lemnos::admin::{Context, DataLock, Ready, ReadyFile, Repositories};
+use lemnos::admin::{Context, DataLock, Ready, ReadyFile, Repositories, Work};
 use lemnos::error::Report;
 use lemnos::event::{BuildEvent, Recorded};
-use lemnos::model::{Build, BuildState, Digest};
+use lemnos::model::{Actor, App, Build, BuildPlan, BuildState, Digest};
 use lemnos::store::{Finished, Store};
 
 const ANN: &str =
@@ -319,18 +319,15 @@ fn settings_of_an_app() {
 
 fn build(id: &str, started_at_ms: i64) -> Build {
     Build {
-        id: id.parse().unwrap(),
-        app: "shop".parse().unwrap(),
-        user: "ann".parse().unwrap(),
-        reference: "refs/heads/main".parse().unwrap(),
-        commit: "0123456789abcdef0123456789abcdef01234567".parse().unwrap(),
         state: BuildState::Running,
         started_at_ms,
-        finished_at_ms: None,
-        image: None,
-        digest: None,
-        tags: Vec::new(),
-        reason: None,
+        ..Build::queued(
+            id.parse().unwrap(),
+            "shop".parse().unwrap(),
+            "ann".parse().unwrap(),
+            "refs/heads/main".parse().unwrap(),
+            "0123456789abcdef0123456789abcdef01234567".parse().unwrap(),
+        )
     }
 }
 
@@ -352,8 +349,6 @@ async fn with_builds(home: &Home) -> Store {
         store.append_events(&build.id, &events).await.unwrap();
         let good = state == BuildState::Succeeded;
         let end = Finished {
-            state,
-            at_ms: 13_345,
             image: good.then(|| "127.0.0.1:5000/shop".parse().unwrap()),
             digest: good.then(|| Digest::of(b"x")),
             tags: if good {
@@ -361,7 +356,7 @@ async fn with_builds(home: &Home) -> Store {
             } else {
                 Vec::new()
             },
-            reason: reason.map(str::to_owned),
+            ..Finished::as_state(state, 13_345, reason.map(str::to_owned))
         };
         store.finish_build(&build.id, &end).await.unwrap();
     }
@@ -461,6 +456,22 @@ impl Repositories for NoRepositories {
     }
 }
 
+/// What the server's builds do is proven with `jobs`.
+struct NoWork;
+
+#[async_trait::async_trait]
+impl Work for NoWork {
+    async fn cancel(&self, build: &Build, _: &Actor) -> Result<Build, Report> {
+        Ok(build.clone())
+    }
+    async fn retry(&self, build: &Build, _: &Actor) -> Result<Build, Report> {
+        Ok(build.clone())
+    }
+    async fn plan(&self, _: &App, what: &str) -> Result<BuildPlan, Report> {
+        Err(Report::user(format!("there is no {what}")))
+    }
+}
+
 /// A server of the home's data directory, as far as administration goes.
 struct Server {
     store: Store,
@@ -473,7 +484,7 @@ async fn server(home: &Home) -> Server {
     let store = home.store().await;
     let listener = Listener::bind(&home.data(), &lock).unwrap();
     let prefix = Some("registry.example.com/team".parse().unwrap());
-    let context = Context { prefix, repositories: Arc::new(NoRepositories), serving: true };
+    let context = Context { prefix, repositories: Arc::new(NoRepositories), work: Some(Arc::new(NoWork)) };
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(serve(listener, store.clone(), context));
     Server { store, lock, _tasks: tasks }
@@ -532,14 +543,7 @@ async fn a_running_build_is_followed_to_its_end() {
     assert!(next().unwrap().contains("one"));
     server.store.append_events(&build.id, &[note(1, "two")]).await.unwrap();
     assert!(next().unwrap().contains("two"));
-    let end = Finished {
-        state: BuildState::Failed,
-        at_ms: 2_000,
-        image: None,
-        digest: None,
-        tags: Vec::new(),
-        reason: None,
-    };
+    let end = Finished::as_state(BuildState::Failed, 2_000, None);
     server.store.finish_build(&build.id, &end).await.unwrap();
     assert_eq!(next(), None);
     assert_eq!(child.wait().unwrap().code(), Some(1), "the build failed");

@@ -17,13 +17,13 @@ use crate::error::{Kind, Report};
 use crate::failpoint::Failpoints;
 use crate::http;
 use crate::jobs::Pushes;
-use crate::model::{ImagePrefix, Platform};
+use crate::model::{BuildState, ImagePrefix, Platform};
 use crate::pipeline::{Pipeline, Settings};
 use crate::receive::{Receiver, Repositories, refs};
 use crate::registry::Registry;
 use crate::solve::{BuilderConfig, Pool};
 use crate::ssh;
-use crate::store::{Store, now_ms};
+use crate::store::{Finished, Store, now_ms};
 use crate::tag::{Tagger, TaggerConfig, clear_stale_locks};
 
 /// Where programs are when the environment does not say.
@@ -144,8 +144,10 @@ pub async fn serve(config: Config, around: Surroundings, stop: CancellationToken
     ReadyFile::clear(&config.data_dir, &lock)?;
     let runtime_dir = wiring::runtime_dir(&config.data_dir, &around.temp_dir)?;
     let store = Store::open(&config.data_dir).await?;
-    for build in store.interrupt_running(now_ms()).await? {
+    for build in store.live_builds(None).await? {
         tracing::warn!(build = %build.id, app = %build.app, reference = %build.reference, "this build was interrupted");
+        let reason = Some("the server stopped while it ran".to_owned());
+        store.finish_build(&build.id, &Finished::as_state(BuildState::Interrupted, now_ms(), reason)).await?;
     }
     let engines = Engines::up(&config, &around, &runtime_dir).await?;
     let served = doors(&config, &around, &store, &runtime_dir, &engines, &lock, stop).await;

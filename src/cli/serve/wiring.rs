@@ -167,5 +167,5 @@ pub fn capacity(config: &Config) -> Capacity {
 }
 
 pub fn admin(prefix: ImagePrefix, repositories: Repositories) -> admin::Context {
-    admin::Context { prefix: Some(prefix), repositories: Arc::new(OnDisk(repositories)), serving: true }
+    admin::Context { prefix: Some(prefix), repositories: Arc::new(OnDisk(repositories)), work: None }
 }
