@@ -90,6 +90,23 @@ go_program() {
   echo "$venv/bin/go"
 }
 
+# A virtual environment with what a requirements file names, once for each state of that file.
+python_tools() { # NAME REQUIREMENTS
+  local venv=$lemnos_tools/$1 stamp
+  stamp=$lemnos_tools/.$(sha256sum "$2" | cut -c1-16)
+  mkdir -p "$lemnos_tools"
+  exec 8>"$lemnos_tools/.lock"
+  flock 8
+  if [ ! -e "$stamp" ] || [ ! -x "$venv/bin/python3" ]; then
+    command -v python3 >/dev/null && python3 -c 'import ensurepip, venv' 2>/dev/null || packages python3-venv
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install -q --disable-pip-version-check -r "$2" || fail "installing the packages of $2"
+    : >"$stamp"
+  fi
+  exec 8>&-
+}
+
 # Builds every tool that a tools module names, once for each state of its go.mod and go.sum.
 go_tools() { # MODULE_DIR
   local module=$1 stamp go version

@@ -9,6 +9,7 @@
 
 mod attacks;
 mod buildkit;
+mod clients;
 mod crash;
 mod docs;
 mod engines;

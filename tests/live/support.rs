@@ -18,6 +18,10 @@ pub struct Engines {
     pub buildkitd: PathBuf,
     pub buildctl: PathBuf,
     pub crane: PathBuf,
+    /// A Python with pygit2, dulwich and paramiko.
+    pub clients_python: PathBuf,
+    /// tests/tools/go-git, built.
+    pub go_git: PathBuf,
     /// `docker-registry` or `registry`.
     pub registry_program: PathBuf,
 }
@@ -31,6 +35,8 @@ pub fn engines() -> &'static Engines {
         buildkitd: prepared("LEMNOS_TEST_BUILDKITD").into(),
         buildctl: prepared("LEMNOS_TEST_BUILDCTL").into(),
         crane: prepared("LEMNOS_TEST_CRANE").into(),
+        clients_python: prepared("LEMNOS_TEST_CLIENTS_PYTHON").into(),
+        go_git: prepared("LEMNOS_TEST_GO_GIT").into(),
         registry_program: prepared("LEMNOS_TEST_REGISTRY").into(),
     })
 }
