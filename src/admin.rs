@@ -1,7 +1,7 @@
 //! What people administer: keys, apps, grants, builds. One implementation for the command line, the SSH verbs and HTTP.
 //!
 //! A request is parsed text; `execute` does it on the store and answers with data, never with words for a terminal.
-//! Whoever may send a request here may do all of it: doors check that first. Must not know a door or render anything.
+//! Who may do what is decided here alone, in `rights`: a door says who asks. Must not know a door or render anything.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Kind, Report};
 use crate::event::Recorded;
 use crate::model::{
-    Actor, App, AppName, AppSettings, Behind, Build, BuildId, BuildPlan, Fingerprint, ImageName, ImagePrefix,
-    RegistryLogin, RegistryPlace, Secret, UserKey, UserName,
+    Access, App, AppName, AppSettings, Behind, Build, BuildId, BuildPlan, Deploy, Fingerprint, Grant,
+    ImageName, ImagePrefix, RegistryLogin, RegistryPlace, Role, Secret, User, UserKey, UserName,
 };
 use crate::store::{BuildFilter, Store, StoreError};
 
@@ -20,23 +20,46 @@ mod keys;
 pub mod lock;
 mod logins;
 pub mod ready;
+pub mod rights;
 pub mod settings;
 pub mod socket;
+mod users;
 mod work;
 
 pub use follow::{Follow, Step};
 pub use lock::DataLock;
 pub use ready::{Ready, ReadyFile};
+pub use rights::Caller;
 pub use work::Work;
 
 /// One operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 pub enum Request {
+    WhoAmI,
+    AddUser {
+        user: UserName,
+        role: Role,
+    },
+    ListUsers,
+    RemoveUser {
+        user: UserName,
+    },
+    SetRole {
+        user: UserName,
+        role: Role,
+    },
     /// `text` is in the format of authorized_keys, without options.
     AddKeys {
         user: UserName,
         text: String,
+    },
+    /// `text` as in `AddKeys`; `name` takes the place of the comments.
+    AddDeployKey {
+        app: AppName,
+        access: Access,
+        text: String,
+        name: Option<String>,
     },
     ListKeys {
         user: Option<UserName>,
@@ -57,6 +80,8 @@ pub enum Request {
     Grant {
         app: AppName,
         user: UserName,
+        #[serde(default)]
+        access: Access,
     },
     Revoke {
         app: AppName,
@@ -114,7 +139,11 @@ impl Request {
     /// Whether it changes anything.
     pub fn writes(&self) -> bool {
         match self {
-            Self::AddKeys { .. }
+            Self::AddUser { .. }
+            | Self::RemoveUser { .. }
+            | Self::SetRole { .. }
+            | Self::AddKeys { .. }
+            | Self::AddDeployKey { .. }
             | Self::RemoveKey { .. }
             | Self::CreateApp { .. }
             | Self::DestroyApp { .. }
@@ -125,7 +154,9 @@ impl Request {
             | Self::RegistryLogout { .. }
             | Self::CancelBuild { .. }
             | Self::RetryBuild { .. } => true,
-            Self::ListKeys { .. }
+            Self::WhoAmI
+            | Self::ListUsers
+            | Self::ListKeys { .. }
             | Self::ListApps
             | Self::ShowApp { .. }
             | Self::RegistryLogins
@@ -141,12 +172,26 @@ impl Request {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "did", content = "with", rename_all = "snake_case")]
 pub enum Response {
+    You(You),
+    UserAdded(User),
+    Users(Vec<UserView>),
+    UserRemoved {
+        user: User,
+        /// How many went with them.
+        keys: u64,
+        grants: u64,
+    },
+    /// The user as they are now; `changed` is false where they were that already.
+    RoleSet {
+        user: User,
+        changed: bool,
+    },
     /// Each key, and whether it is new.
     KeysAdded(Vec<(UserKey, bool)>),
     Keys(Vec<UserKey>),
     KeyRemoved {
         key: UserKey,
-        /// How many keys the user still has.
+        /// How many keys the user, or the app, still has.
         left: usize,
     },
     App(AppView),
@@ -173,6 +218,34 @@ pub enum Response {
     },
 }
 
+/// Who asks, as they are known here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct You {
+    /// None for the operator of the server.
+    pub user: Option<UserName>,
+    /// None for deploy keys.
+    pub role: Option<Role>,
+    /// The key that signed.
+    pub key: Option<Fingerprint>,
+    /// Whether a certificate vouched for the key.
+    pub certificate: bool,
+    /// What a deploy key opens.
+    pub deploy: Option<Deploy>,
+}
+
+/// A user with what belongs to them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserView {
+    pub name: UserName,
+    pub role: Role,
+    /// How many keys they have.
+    pub keys: u64,
+    /// What they were granted.
+    pub apps: Vec<AppName>,
+    /// Unix milliseconds.
+    pub created_at_ms: i64,
+}
+
 /// An app with what belongs to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppView {
@@ -181,8 +254,8 @@ pub struct AppView {
     pub id: String,
     /// The image name in effect; none while the registry is not known.
     pub image: Option<ImageName>,
-    /// Who may push, by name.
-    pub users: Vec<UserName>,
+    /// Who has access, by name; administrators have without being named.
+    pub users: Vec<Grant>,
     pub settings: AppSettings,
     /// Unix milliseconds.
     pub created_at_ms: i64,
@@ -222,24 +295,36 @@ impl std::fmt::Debug for Context {
 /// The most events of one answer; a log is read in pages.
 pub const EVENTS_LIMIT: u32 = 1_000;
 
-/// Does it.
-pub async fn execute(store: &Store, context: &Context, request: Request) -> Result<Response, Report> {
+/// Does it, if the caller may.
+#[expect(clippy::too_many_lines, reason = "one arm a request")]
+pub async fn execute(
+    store: &Store,
+    context: &Context,
+    caller: &Caller,
+    request: Request,
+) -> Result<Response, Report> {
+    rights::admit(store, caller, &request).await?;
+    let visible = caller.visible();
     Ok(match request {
-        Request::AddKeys { user, text } => {
-            let keys = keys::parse(&user, &text, crate::store::now_ms())?;
-            let new = store.add_keys(&keys).await?;
-            Response::KeysAdded(keys.into_iter().zip(new).collect())
+        Request::WhoAmI => Response::You(users::you(caller)),
+        Request::AddUser { user, role } => Response::UserAdded(users::add(store, &user, role).await?),
+        Request::ListUsers => Response::Users(users::list(store).await?),
+        Request::RemoveUser { user } => users::remove(store, &user).await?,
+        Request::SetRole { user, role } => users::set_role(store, &user, role).await?,
+        Request::AddKeys { user, text } => Response::KeysAdded(keys::add(store, caller, &user, &text).await?),
+        Request::AddDeployKey { app, access, text, name } => {
+            Response::KeysAdded(keys::add_deploy(store, Deploy { app, access }, &text, name).await?)
         }
-        Request::ListKeys { user } => Response::Keys(store.keys(user.as_ref()).await?),
+        Request::ListKeys { user } => Response::Keys(keys::list(store, caller, user).await?),
         Request::RemoveKey { fingerprint } => {
-            let key = store.remove_key(&fingerprint).await?;
+            let key = store.remove_key(&fingerprint, caller.limited_to().as_ref()).await?;
             let left = store.keys(Some(&key.user)).await?.len();
             Response::KeyRemoved { key, left }
         }
         Request::CreateApp { app } => Response::App(create_app(store, context, &app).await?),
         Request::ListApps => {
             let mut views = Vec::new();
-            for app in store.apps().await? {
+            for app in store.apps_seen(&visible).await? {
                 views.push(view(store, context, app).await?);
             }
             Response::Apps(views)
@@ -249,7 +334,9 @@ pub async fn execute(store: &Store, context: &Context, request: Request) -> Resu
             Response::App(view(store, context, app).await?)
         }
         Request::DestroyApp { app } => Response::AppDestroyed(destroy_app(store, context, &app).await?),
-        Request::Grant { app, user } => Response::Granted { changed: store.grant(&app, &user).await? },
+        Request::Grant { app, user, access } => {
+            Response::Granted { changed: store.grant(&app, &user, access).await? }
+        }
         Request::Revoke { app, user } => {
             store.revoke(&app, &user).await?;
             Response::Revoked
@@ -268,26 +355,26 @@ pub async fn execute(store: &Store, context: &Context, request: Request) -> Resu
                 store.app(name).await?.ok_or_else(|| StoreError::NoApp(name.clone()))?;
             }
             let before = match before {
-                Some(text) => Some(store.find_build(&text).await?.id),
+                Some(text) => Some(store.find_build(&text, &visible).await?.id),
                 None => None,
             };
-            Response::Builds(store.builds(&BuildFilter { app, limit, before }).await?)
+            Response::Builds(store.builds(&BuildFilter { app, limit, before }, &visible).await?)
         }
-        Request::ShowBuild { build } => Response::Build(Box::new(store.find_build(&build).await?)),
+        Request::ShowBuild { build } => Response::Build(Box::new(store.find_build(&build, &visible).await?)),
         Request::BuildEvents { build, from_seq, limit } => {
-            let build = store.find_build(&build).await?;
+            let build = store.find_build(&build, &visible).await?;
             let events = store.events(&build.id, from_seq, limit.clamp(1, EVENTS_LIMIT)).await?;
             Response::Events { build: Box::new(build), events }
         }
         Request::CancelBuild { build } => {
-            let build = store.find_build(&build).await?;
+            let build = store.find_build(&build, &visible).await?;
             let work = work::at(context, "cancels builds")?;
-            Response::Build(Box::new(work.cancel(&build, &Actor::operator()).await?))
+            Response::Build(Box::new(work.cancel(&build, &caller.actor()).await?))
         }
         Request::RetryBuild { build } => {
-            let build = store.find_build(&build).await?;
+            let build = store.find_build(&build, &visible).await?;
             let work = work::at(context, "builds")?;
-            Response::Build(Box::new(work.retry(&build, &Actor::operator()).await?))
+            Response::Build(Box::new(work.retry(&build, &caller.actor()).await?))
         }
         Request::PlanApp { app, what } => {
             let app = store.app(&app).await?.ok_or(StoreError::NoApp(app))?;
@@ -298,8 +385,10 @@ pub async fn execute(store: &Store, context: &Context, request: Request) -> Resu
 }
 
 /// Follows a build's log from `from_seq` on until the build has ended.
-pub async fn follow(store: &Store, build: &str, from_seq: u64) -> Result<Follow, Report> {
-    let id: BuildId = store.find_build(build).await?.id;
+pub async fn follow(store: &Store, caller: &Caller, build: &str, from_seq: u64) -> Result<Follow, Report> {
+    let request = Request::BuildEvents { build: build.to_owned(), from_seq, limit: 0 };
+    rights::admit(store, caller, &request).await?;
+    let id: BuildId = store.find_build(build, &caller.visible()).await?.id;
     Ok(Follow::new(store.clone(), id, from_seq))
 }
 

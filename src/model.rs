@@ -2,6 +2,7 @@
 //!
 //! Plain data, parsed at the door and valid from then on. Must not do I/O, read a clock, or know a stage.
 
+pub mod access;
 pub mod app;
 pub mod build;
 pub mod closest;
@@ -14,6 +15,7 @@ pub mod publication;
 pub mod push;
 pub mod tree;
 
+pub use access::{Access, Deploy, Grant, KeyOwner, Role, User, Visible};
 pub use app::{App, AppName, AppSettings, Compression, UserName};
 pub use build::{Actor, Behind, Build, BuildId, BuildState};
 pub use git::{RefName, RefUpdate, Sha};

@@ -38,6 +38,7 @@ pub use journal::JournalEntry;
 pub use logins::StoredLogin;
 pub use published::Published;
 pub use seal::KEY_FILE_NAME;
+pub use users::RemovedUser;
 
 type Result<T> = std::result::Result<T, StoreError>;
 

@@ -6,8 +6,10 @@
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, HashAlg, PublicKey};
 
-use crate::error::Report;
-use crate::model::{UserKey, UserName};
+use super::Caller;
+use crate::error::{Kind, Report};
+use crate::model::{Deploy, UserKey, UserName};
+use crate::store::{Store, StoreError, now_ms};
 
 const LIMIT_BYTES: usize = 256 << 10;
 const LIMIT_KEYS: usize = 1_000;
@@ -15,6 +17,63 @@ const LIMIT_COMMENT_CHARS: usize = 200;
 const LEAST_RSA_BITS: u32 = 2_048;
 /// Verifying larger ones costs the server more than the client.
 const MOST_RSA_BITS: u32 = 16_384;
+
+/// Registers a user's keys; says of each whether it is new.
+pub(super) async fn add(
+    store: &Store,
+    caller: &Caller,
+    user: &UserName,
+    text: &str,
+) -> Result<Vec<(UserKey, bool)>, Report> {
+    super::users::must_be_person(user)?;
+    let keys = parse(user, text, now_ms())?;
+    let new = store.add_keys(&keys).await.map_err(|error| match error {
+        // whose it is, is nobody's business but an administrator's
+        StoreError::KeyTaken { fingerprint, .. } if caller.limited_to().is_some() => {
+            Report::new(Kind::Conflict, format!("key {fingerprint} is in use for something else already"))
+                .hint("add another key: `ssh-keygen -t ed25519` makes one")
+        }
+        error => error.into(),
+    })?;
+    Ok(keys.into_iter().zip(new).collect())
+}
+
+/// Registers keys that open one app; says of each whether it is new.
+pub(super) async fn add_deploy(
+    store: &Store,
+    deploy: Deploy,
+    text: &str,
+    name: Option<String>,
+) -> Result<Vec<(UserKey, bool)>, Report> {
+    let mut keys = parse(&UserName::of_deploy_key(&deploy.app), text, now_ms())?;
+    for key in &mut keys {
+        key.deploy = Some(deploy.clone());
+        if let Some(name) = &name {
+            key.comment = comment(name);
+        }
+    }
+    let new = store.add_keys(&keys).await?;
+    Ok(keys.into_iter().zip(new).collect())
+}
+
+/// The keys that the caller may see, of all or one.
+pub(super) async fn list(
+    store: &Store,
+    caller: &Caller,
+    user: Option<UserName>,
+) -> Result<Vec<UserKey>, Report> {
+    Ok(match (caller.limited_to(), user) {
+        // as where there is no such user
+        (Some(own), Some(asked)) if own != asked => Vec::new(),
+        (Some(own), _) => store.keys(Some(&own)).await?,
+        (None, user) => store.keys(user.as_ref()).await?,
+    })
+}
+
+fn comment(text: &str) -> String {
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    words.chars().filter(|c| !c.is_control()).take(LIMIT_COMMENT_CHARS).collect()
+}
 
 /// The keys in `text`, each once, in order; at least one.
 pub(super) fn parse(user: &UserName, text: &str, now_ms: i64) -> Result<Vec<UserKey>, Report> {
@@ -75,21 +134,21 @@ fn parse_line(user: &UserName, line: &str, now_ms: i64) -> Result<UserKey, Repor
         });
     }
     if first.contains("-cert-v01@") {
-        return Err(Report::user("certificates are not supported")
+        return Err(Report::user("a certificate is not registered as a key")
             .hint("give the public key itself, the .pub file without -cert"));
     }
     let key = PublicKey::from_openssh(line).map_err(|_| {
         not_a_key("its base64 is broken or belongs to another type: copy the whole line again")
     })?;
     check_strength(&key)?;
-    let comment: String = line.split_whitespace().skip(2).collect::<Vec<_>>().join(" ");
-    let comment = comment.chars().filter(|c| !c.is_control()).take(LIMIT_COMMENT_CHARS).collect();
+    let comment = comment(&line.split_whitespace().skip(2).collect::<Vec<_>>().join(" "));
     let bare = PublicKey::new(key.key_data().clone(), "");
     let public_key =
         bare.to_openssh().map_err(|cause| Report::internal(format!("writing the key: {cause}")))?;
     Ok(UserKey {
         fingerprint: key.fingerprint(HashAlg::Sha256).to_string().parse()?,
         user: user.clone(),
+        deploy: None,
         public_key: public_key.trim().to_owned(),
         comment,
         added_at_ms: now_ms,

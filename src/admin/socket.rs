@@ -17,7 +17,7 @@ use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
-use super::{Context, DataLock, Request, Response, Step};
+use super::{Caller, Context, DataLock, Request, Response, Step};
 use crate::error::{Kind, Report};
 use crate::event::Recorded;
 use crate::store::Store;
@@ -132,7 +132,7 @@ async fn answer(stream: UnixStream, store: &Store, context: &Context) -> io::Res
         Err(_) => return Err(io::ErrorKind::TimedOut.into()),
     };
     let last = match call {
-        Call::Execute(request) => super::execute(store, context, request).await,
+        Call::Execute(request) => super::execute(store, context, &Caller::Operator, request).await,
         Call::Follow { build, from_seq } => {
             // a client that goes away is noticed while nothing is to be sent
             let mut gone = [0_u8; 1];
@@ -153,7 +153,7 @@ async fn follow(
     from_seq: u64,
     write: &mut OwnedWriteHalf,
 ) -> io::Result<Result<Response, Report>> {
-    let mut follow = match super::follow(store, build, from_seq).await {
+    let mut follow = match super::follow(store, &Caller::Operator, build, from_seq).await {
         Ok(follow) => follow,
         Err(report) => return Ok(Err(report)),
     };

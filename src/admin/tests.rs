@@ -11,7 +11,7 @@ use tokio::net::UnixStream;
 use super::socket::{Connection, Listener};
 use super::*;
 use crate::event::BuildEvent;
-use crate::model::BuildState;
+use crate::model::{Actor, BuildState};
 use crate::store::Finished;
 
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDv/UWWtoNtMA6gn7s+MuknCLWZJyMlNpNtH3IP0q89X ann@host";
@@ -81,7 +81,7 @@ async fn house(refuse: bool, serving: bool) -> House {
 
 impl House {
     async fn ask(&self, request: Request) -> Result<Response, Report> {
-        execute(&self.store, &self.context, request).await
+        execute(&self.store, &self.context, &Caller::Operator, request).await
     }
 
     async fn build(&self, app: &str) -> Build {
@@ -196,7 +196,7 @@ async fn a_follower_sees_every_event_once_and_the_end() {
     house.ask(Request::CreateApp { app: app("shop") }).await.unwrap();
     let build = house.build("shop").await;
     house.store.append_events(&build.id, &[note(0), note(1)]).await.unwrap();
-    let mut follow = follow(&house.store, build.id.short(), 0).await.unwrap();
+    let mut follow = follow(&house.store, &Caller::Operator, build.id.short(), 0).await.unwrap();
     assert_eq!(follow.next().await.unwrap(), Step::Events(vec![note(0), note(1)]));
     let (next, ()) = tokio::join!(follow.next(), async {
         tokio::task::yield_now().await;
@@ -405,7 +405,7 @@ async fn builds_are_cancelled_and_retried_by_the_running_server_alone() {
     assert!(cancel.writes() && retry.writes() && !plan.writes());
     let context = Context { work: None, ..house.context.clone() };
     for request in [cancel, retry, plan] {
-        let report = execute(&house.store, &context, request).await.unwrap_err();
+        let report = execute(&house.store, &context, &Caller::Operator, request).await.unwrap_err();
         assert!(
             report.kind == Kind::Unavailable && report.message.starts_with("no server runs"),
             "{report:?}"

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::admin::socket::{Connection, Followed};
-use crate::admin::{self, Context, DataLock, Repositories, Request, Response, Step, lock};
+use crate::admin::{self, Caller, Context, DataLock, Repositories, Request, Response, Step, lock};
 use crate::config::{self, Environment, Layer};
 use crate::console::Following;
 use crate::error::{Kind, Report};
@@ -66,7 +66,7 @@ impl DataArgs {
         match self.target(request.writes()).await? {
             Target::Server(connection) => connection.execute(request).await,
             Target::Store { store, context, _lock } => {
-                let result = admin::execute(&store, &context, request).await;
+                let result = admin::execute(&store, &context, &Caller::Operator, request).await;
                 store.close().await;
                 result
             }
@@ -79,7 +79,7 @@ impl DataArgs {
         Ok(match self.target(false).await? {
             Target::Server(connection) => Box::new(connection.follow(build, from_seq).await?),
             Target::Store { store, _lock, .. } => {
-                let build = store.find_build(build).await?;
+                let build = store.find_build(build, &Caller::Operator.visible()).await?;
                 Box::new(Stored { store, build, next_seq: from_seq, _lock })
             }
         })

@@ -4,7 +4,7 @@ use super::table::Table;
 use super::{Desk, print_json, print_text, unexpected};
 use crate::admin::{AppView, Request, Response, settings};
 use crate::error::Report;
-use crate::model::AppName;
+use crate::model::{Access, AppName};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -115,7 +115,7 @@ pub async fn run(args: Args, desk: &mut dyn Desk) -> Result<u8, Report> {
             }
         }
         Command::Grant { app, user } => {
-            let request = Request::Grant { app: app.parse()?, user: user.parse()? };
+            let request = Request::Grant { app: app.parse()?, user: user.parse()?, access: Access::Write };
             let already = match desk.execute(request).await? {
                 Response::Granted { changed: true } => "",
                 Response::Granted { changed: false } => " already",
@@ -182,7 +182,14 @@ fn image(view: &AppView) -> String {
 }
 
 fn users(view: &AppView) -> String {
-    let names: Vec<_> = view.users.iter().map(ToString::to_string).collect();
+    let names: Vec<_> = view
+        .users
+        .iter()
+        .map(|grant| match grant.access {
+            Access::Write => grant.user.to_string(),
+            Access::Read => format!("{} (read)", grant.user),
+        })
+        .collect();
     if names.is_empty() { "-".to_owned() } else { names.join(" ") }
 }
 

@@ -39,14 +39,34 @@ impl FromStr for AppName {
     }
 }
 
-/// A user's name in lemnos; unrelated to the name in the SSH URL, which is always ignored.
+/// A user's name in lemnos; unrelated to the name in the SSH URL, which counts only where a certificate names several users.
+///
+/// `deploy:APP` stands for an app's deploy keys where the name of who pushed is recorded. No person can have such a
+/// name: `UserName::is_person` is asked wherever a user is made.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserName(String);
 text_newtype!(UserName);
 
+const DEPLOY: &str = "deploy:";
+
+impl UserName {
+    /// The name under which an app's deploy keys act.
+    pub fn of_deploy_key(app: &AppName) -> Self {
+        Self(format!("{DEPLOY}{app}"))
+    }
+
+    /// Whether this names a user, not an app's deploy keys.
+    pub fn is_person(&self) -> bool {
+        !self.0.contains(':')
+    }
+}
+
 impl FromStr for UserName {
     type Err = Invalid;
     fn from_str(text: &str) -> Result<Self, Invalid> {
+        if let Some(app) = text.strip_prefix(DEPLOY) {
+            return app.parse().map(|app| Self::of_deploy_key(&app));
+        }
         let ok = !text.is_empty()
             && text.len() <= 63
             && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())

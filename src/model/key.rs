@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, UserName, text_newtype};
+use super::{Deploy, Invalid, UserName, text_newtype};
 
 /// An OpenSSH SHA-256 key fingerprint: `SHA256:` and 43 characters of unpadded base64.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,7 +30,11 @@ impl FromStr for Fingerprint {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserKey {
     pub fingerprint: Fingerprint,
+    /// For a deploy key, `deploy:APP`.
     pub user: UserName,
+    /// What it opens, when it is a deploy key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deploy: Option<Deploy>,
     /// The OpenSSH line without comment: `ssh-ed25519 AAAA…`.
     pub public_key: String,
     pub comment: String,

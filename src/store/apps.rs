@@ -1,11 +1,11 @@
-//! Apps, their settings, and who may push to them. Two apps never share an image name.
+//! Apps, their settings, and who has access to them. Two apps never share an image name.
 
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::{Result, Store, StoreError, from_json, now_ms, parsed, to_json};
 
-use crate::model::{App, AppName, AppSettings, ImagePrefix, UserName};
+use crate::model::{Access, App, AppName, AppSettings, Grant, ImagePrefix, UserName, Visible};
 
 impl Store {
     /// Creates an app with the default settings. `prefix` is what apps without an image name of their own are put
@@ -36,6 +36,21 @@ impl Store {
     /// All apps by name.
     pub async fn apps(&self) -> Result<Vec<App>> {
         apps_in(&mut *self.pool().acquire().await?).await
+    }
+
+    /// The apps that are there for somebody, by name.
+    pub async fn apps_seen(&self, visible: &Visible) -> Result<Vec<App>> {
+        let Visible::GrantedTo(user) = visible else { return self.apps().await };
+        sqlx::query(
+            "SELECT apps.id, name, settings_json, created_at_ms FROM apps
+             JOIN grants ON grants.app_id = apps.id WHERE grants.user = ? ORDER BY name",
+        )
+        .bind(user.as_str())
+        .fetch_all(self.pool())
+        .await?
+        .iter()
+        .map(app_of)
+        .collect()
     }
 
     pub async fn app(&self, name: &AppName) -> Result<Option<App>> {
@@ -91,26 +106,29 @@ impl Store {
         Ok(app)
     }
 
-    /// Lets a user push to and fetch from an app; `Ok(false)` where they could already.
-    /// The user must have a key, so that a misspelt name does not pass.
-    pub async fn grant(&self, app: &AppName, user: &UserName) -> Result<bool> {
+    /// Gives a user access to an app, in place of what they had; `Ok(false)` where they had just that.
+    /// The user must exist, so that a misspelt name does not pass.
+    pub async fn grant(&self, app: &AppName, user: &UserName, access: Access) -> Result<bool> {
         let mut tx = self.write().await?;
         let app = app_in(&mut tx, app).await?.ok_or_else(|| StoreError::NoApp(app.clone()))?;
         let known = sqlx::query("SELECT 1 FROM users WHERE name = ?").bind(user.as_str());
         if known.fetch_optional(&mut *tx).await?.is_none() {
             return Err(StoreError::NoUser(user.clone()));
         }
-        let added = sqlx::query(
-            "INSERT INTO grants (app_id, user, granted_at_ms) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        let changed = sqlx::query(
+            "INSERT INTO grants (app_id, user, access, granted_at_ms) VALUES (?, ?, ?, ?)
+             ON CONFLICT DO UPDATE SET access = excluded.access, granted_at_ms = excluded.granted_at_ms
+             WHERE access != excluded.access",
         )
         .bind(&app.id)
         .bind(user.as_str())
+        .bind(access.as_str())
         .bind(now_ms())
         .execute(&mut *tx)
         .await?
         .rows_affected();
         tx.commit().await?;
-        Ok(added == 1)
+        Ok(changed == 1)
     }
 
     /// Takes a grant back.
@@ -130,28 +148,33 @@ impl Store {
         Ok(())
     }
 
-    /// Who may push to an app, by name.
-    pub async fn grants(&self, app: &AppName) -> Result<Vec<UserName>> {
+    /// Who has access to an app, by name.
+    pub async fn grants(&self, app: &AppName) -> Result<Vec<Grant>> {
         let found = self.app(app).await?.ok_or_else(|| StoreError::NoApp(app.clone()))?;
-        sqlx::query("SELECT user FROM grants WHERE app_id = ? ORDER BY user")
+        sqlx::query("SELECT user, access FROM grants WHERE app_id = ? ORDER BY user")
             .bind(&found.id)
             .fetch_all(self.pool())
             .await?
             .iter()
-            .map(|row| parsed("grants.user", row.try_get("user")?))
+            .map(|row| {
+                let user = parsed("grants.user", row.try_get("user")?)?;
+                Ok(Grant { user, access: parsed("grants.access", row.try_get("access")?)? })
+            })
             .collect()
     }
 
-    /// Whether the user may push to and fetch from the app; false where either does not exist.
-    pub async fn may(&self, user: &UserName, app: &AppName) -> Result<bool> {
-        let grant = sqlx::query(
-            "SELECT 1 FROM grants JOIN apps ON apps.id = grants.app_id WHERE apps.name = ? AND grants.user = ?",
+    /// What the user was granted on the app; none also where either does not exist.
+    pub async fn access(&self, user: &UserName, app: &AppName) -> Result<Option<Access>> {
+        sqlx::query(
+            "SELECT access FROM grants JOIN apps ON apps.id = grants.app_id
+             WHERE apps.name = ? AND grants.user = ?",
         )
         .bind(app.as_str())
         .bind(user.as_str())
         .fetch_optional(self.pool())
-        .await?;
-        Ok(grant.is_some())
+        .await?
+        .map(|row| parsed("grants.access", row.try_get("access")?))
+        .transpose()
     }
 }
 

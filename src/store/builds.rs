@@ -5,7 +5,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Row as _, Sqlite};
 
 use super::{Result, Store, StoreError, from_json, parsed, to_json};
-use crate::model::{AppName, Build, BuildId, BuildState, Digest, Fingerprint, ImageName, Tag};
+use crate::model::{AppName, Build, BuildId, BuildState, Digest, Fingerprint, ImageName, Tag, Visible};
 
 /// Which builds to list: newest first.
 #[derive(Debug, Clone, Default)]
@@ -162,16 +162,18 @@ impl Store {
         Ok(())
     }
 
-    /// Builds, newest first.
-    pub async fn builds(&self, filter: &BuildFilter) -> Result<Vec<Build>> {
+    /// Builds that are there for somebody, newest first.
+    pub async fn builds(&self, filter: &BuildFilter, visible: &Visible) -> Result<Vec<Build>> {
         let limit = if filter.limit == 0 { 20 } else { filter.limit.min(1_000) };
         sqlx::query(select_builds!(
             "WHERE (?1 IS NULL OR apps.name = ?1) AND (?2 IS NULL OR builds.id < ?2) \
+               AND (?4 IS NULL OR builds.app_id IN (SELECT app_id FROM grants WHERE grants.user = ?4)) \
              ORDER BY builds.id DESC LIMIT ?3"
         ))
         .bind(filter.app.as_ref().map(AppName::as_str))
         .bind(filter.before.as_ref().map(BuildId::as_str))
         .bind(limit)
+        .bind(granted_to(visible))
         .fetch_all(self.pool())
         .await?
         .iter()
@@ -203,8 +205,9 @@ impl Store {
             .transpose()
     }
 
-    /// The one build whose id ends (or, failing that, begins) with `text`: at least 4 hexadecimal digits.
-    pub async fn find_build(&self, text: &str) -> Result<Build> {
+    /// The one build whose id ends (or, failing that, begins) with `text`: at least 4 hexadecimal digits. Among those
+    /// that are there for somebody: others neither answer nor make an id ambiguous.
+    pub async fn find_build(&self, text: &str, visible: &Visible) -> Result<Build> {
         let digits = text.to_ascii_lowercase();
         let none = || StoreError::NoBuild(text.to_owned());
         if !(4..=32).contains(&digits.len()) || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -212,10 +215,15 @@ impl Store {
         }
         // checked above: hexadecimal digits mean nothing to GLOB
         for pattern in [format!("*{digits}"), format!("{digits}*")] {
-            let rows = sqlx::query(select_builds!("WHERE builds.id GLOB ? ORDER BY builds.id DESC LIMIT 6"))
-                .bind(pattern)
-                .fetch_all(self.pool())
-                .await?;
+            let rows = sqlx::query(select_builds!(
+                "WHERE builds.id GLOB ?1 \
+                   AND (?2 IS NULL OR builds.app_id IN (SELECT app_id FROM grants WHERE grants.user = ?2)) \
+                 ORDER BY builds.id DESC LIMIT 6"
+            ))
+            .bind(pattern)
+            .bind(granted_to(visible))
+            .fetch_all(self.pool())
+            .await?;
             match rows.as_slice() {
                 [] => {}
                 [row] => return build_of(row),
@@ -246,6 +254,14 @@ impl Store {
         tx.commit().await?;
         let ids = gone.iter().map(|row| parsed("builds.id", row.try_get("id")?));
         ids.collect()
+    }
+}
+
+/// The user whose grants say which builds are seen; none sees all.
+fn granted_to(visible: &Visible) -> Option<&str> {
+    match visible {
+        Visible::All => None,
+        Visible::GrantedTo(user) => Some(user.as_str()),
     }
 }
 

@@ -31,10 +31,14 @@ pub enum StoreError {
 
     #[error("key {fingerprint} belongs to user {user} already")]
     KeyTaken { fingerprint: Fingerprint, user: UserName },
+    #[error("key {0} is a deploy key of this app already, with other access")]
+    OtherAccess(Fingerprint),
     #[error("no key {0} is registered")]
     NoKey(Fingerprint),
     #[error("there is no user {0}")]
     NoUser(UserName),
+    #[error("there is a user {0} already")]
+    UserExists(UserName),
     #[error("there is no app {0}")]
     NoApp(AppName),
     #[error("there is an app {0} already")]

@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use super::*;
 use crate::event::{BuildEvent, Recorded};
 use crate::model::{
-    AppName, AppSettings, Build, BuildId, BuildState, Digest, Fingerprint, ImageName, ImagePrefix, RefName,
-    Sha, Tag, UserKey, UserName,
+    Access, AppName, AppSettings, Build, BuildId, BuildState, Digest, Fingerprint, Grant, ImageName,
+    ImagePrefix, RefName, Sha, Tag, UserKey, UserName, Visible,
 };
 
 fn name<T: FromStr<Err = crate::model::Invalid>>(text: &str) -> T {
@@ -17,6 +17,7 @@ fn key(user: &str, letter: char) -> UserKey {
     UserKey {
         fingerprint: name(&format!("SHA256:{}", letter.to_string().repeat(43))),
         user: name(user),
+        deploy: None,
         public_key: format!("ssh-ed25519 {letter}"),
         comment: String::new(),
         added_at_ms: 7,
@@ -196,15 +197,17 @@ async fn a_key_has_one_user() {
     let error = store.add_key(&key("bob", 'A')).await.unwrap_err();
     assert!(matches!(&error, StoreError::KeyTaken { user, .. } if user.as_str() == "ann"), "{error}");
     // the refused addition left no user behind
-    let error = store.grant(&store.create_app(&name("shop"), None).await.unwrap().name, &name("bob")).await;
+    let error = store
+        .grant(&store.create_app(&name("shop"), None).await.unwrap().name, &name("bob"), Access::Write)
+        .await;
     assert!(matches!(error, Err(StoreError::NoUser(_))));
     assert_eq!(store.keys(Some(&name("ann"))).await.unwrap().len(), 2);
     assert_eq!(store.keys(Some(&name("bob"))).await.unwrap(), []);
     let fingerprint: Fingerprint = key("ann", 'A').fingerprint;
     assert_eq!(store.find_key(&fingerprint).await.unwrap(), Some(key("ann", 'A')));
-    assert_eq!(store.remove_key(&fingerprint).await.unwrap(), key("ann", 'A'));
+    assert_eq!(store.remove_key(&fingerprint, None).await.unwrap(), key("ann", 'A'));
     assert_eq!(store.find_key(&fingerprint).await.unwrap(), None);
-    assert!(matches!(store.remove_key(&fingerprint).await, Err(StoreError::NoKey(_))));
+    assert!(matches!(store.remove_key(&fingerprint, None).await, Err(StoreError::NoKey(_))));
 }
 
 #[tokio::test]
@@ -213,17 +216,17 @@ async fn grants_decide_who_may() {
     let (ann, bob): (UserName, UserName) = (name("ann"), name("bob"));
     store.add_key(&key("ann", 'A')).await.unwrap();
     store.add_key(&key("bob", 'B')).await.unwrap();
-    assert!(!store.may(&ann, &app.name).await.unwrap());
-    assert!(store.grant(&app.name, &ann).await.unwrap());
-    assert!(!store.grant(&app.name, &ann).await.unwrap(), "again: nothing changes");
-    assert!(store.may(&ann, &app.name).await.unwrap());
-    assert!(!store.may(&bob, &app.name).await.unwrap());
-    assert!(!store.may(&ann, &name("other")).await.unwrap());
-    assert_eq!(store.grants(&app.name).await.unwrap(), std::slice::from_ref(&ann));
+    assert!(store.access(&ann, &app.name).await.unwrap().is_none());
+    assert!(store.grant(&app.name, &ann, Access::Write).await.unwrap());
+    assert!(!store.grant(&app.name, &ann, Access::Write).await.unwrap(), "again: nothing changes");
+    assert!(store.access(&ann, &app.name).await.unwrap().is_some());
+    assert!(store.access(&bob, &app.name).await.unwrap().is_none());
+    assert!(store.access(&ann, &name("other")).await.unwrap().is_none());
+    assert_eq!(store.grants(&app.name).await.unwrap(), [Grant { user: ann.clone(), access: Access::Write }]);
     store.revoke(&app.name, &ann).await.unwrap();
-    assert!(!store.may(&ann, &app.name).await.unwrap());
+    assert!(store.access(&ann, &app.name).await.unwrap().is_none());
     assert!(matches!(store.revoke(&app.name, &ann).await, Err(StoreError::NoGrant { .. })));
-    assert!(matches!(store.grant(&name("nil"), &ann).await, Err(StoreError::NoApp(_))));
+    assert!(matches!(store.grant(&name("nil"), &ann, Access::Write).await, Err(StoreError::NoApp(_))));
     assert!(matches!(store.grants(&name("nil")).await, Err(StoreError::NoApp(_))));
 }
 
@@ -258,7 +261,7 @@ async fn destroying_an_app_forgets_all_of_it_and_nothing_else() {
     let image: ImageName = name("localhost:5000/shop");
     let (shop_print, blog_print) = (Digest::of(b"shop"), Digest::of(b"blog"));
     for (app, id) in [(&shop, ID_1), (&blog, ID_2)] {
-        store.grant(&app.name, &name("ann")).await.unwrap();
+        store.grant(&app.name, &name("ann"), Access::Write).await.unwrap();
         store.put_ledger(&format!("{}/refs/heads/main", app.id), b"x", 1).await.unwrap();
         let record = build(app.name.as_str(), id);
         let image: ImageName = name(&format!("localhost:5000/{}", app.name));
@@ -284,7 +287,7 @@ async fn destroying_an_app_forgets_all_of_it_and_nothing_else() {
     let claims: i64 =
         sqlx::query_scalar("SELECT count(*) FROM tag_claims").fetch_one(store.pool()).await.unwrap();
     assert_eq!(claims, 1);
-    assert!(store.may(&name("ann"), &blog.name).await.unwrap());
+    assert!(store.access(&name("ann"), &blog.name).await.unwrap().is_some());
     assert!(store.ledger(&format!("{}/refs/heads/main", blog.id)).await.unwrap().is_some());
     assert_eq!(store.events(&name(ID_2), 0, 10).await.unwrap().len(), 1);
     assert!(store.published(&blog_print).await.unwrap().is_some());
@@ -323,7 +326,7 @@ async fn a_build_is_recorded_listed_and_closed_once() {
     assert!(matches!(store.finish_build(&unknown, &end).await, Err(StoreError::NoBuild(_))));
 
     let ids = async |filter: BuildFilter| -> Vec<String> {
-        store.builds(&filter).await.unwrap().into_iter().map(|b| b.id.to_string()).collect()
+        store.builds(&filter, &Visible::All).await.unwrap().into_iter().map(|b| b.id.to_string()).collect()
     };
     assert_eq!(ids(BuildFilter::default()).await, [ID_2, ID_1], "newest first");
     assert_eq!(ids(BuildFilter { limit: 1, ..BuildFilter::default() }).await, [ID_2]);
@@ -337,15 +340,15 @@ async fn a_build_is_found_by_the_end_or_the_beginning_of_its_id() {
     let (_dir, store, _) = store_with_app("shop").await;
     store.create_build(&build("shop", ID_1)).await.unwrap();
     store.create_build(&build("shop", ID_2)).await.unwrap();
-    assert_eq!(store.find_build("AAAA111111").await.unwrap().id.as_str(), ID_1);
-    assert_eq!(store.find_build("0000000000000000000001").await.unwrap().id.as_str(), ID_2);
-    let error = store.find_build("1111").await.unwrap_err();
+    assert_eq!(store.find_build("AAAA111111", &Visible::All).await.unwrap().id.as_str(), ID_1);
+    assert_eq!(store.find_build("0000000000000000000001", &Visible::All).await.unwrap().id.as_str(), ID_2);
+    let error = store.find_build("1111", &Visible::All).await.unwrap_err();
     assert!(
         matches!(&error, StoreError::AmbiguousBuild { matches, .. } if *matches == [ID_2, ID_1]),
         "{error}"
     );
     for none in ["ffff", "111", "", "*aaa", "[0-9]*", &"0".repeat(33)] {
-        assert!(matches!(store.find_build(none).await, Err(StoreError::NoBuild(_))), "{none}");
+        assert!(matches!(store.find_build(none, &Visible::All).await, Err(StoreError::NoBuild(_))), "{none}");
     }
 }
 
@@ -430,7 +433,7 @@ async fn old_builds_are_pruned_running_ones_kept() {
         store.create_build(&Build { state, ..build("shop", &id(n)) }).await.unwrap();
     }
     assert_eq!(store.prune_builds(&app.name, 2).await.unwrap(), [name(&id(1)), name(&id(2))]);
-    let left = store.builds(&BuildFilter::default()).await.unwrap();
+    let left = store.builds(&BuildFilter::default(), &Visible::All).await.unwrap();
     assert_eq!(left.iter().map(|b| b.id.as_str()).collect::<Vec<_>>(), [id(4), id(3), id(0)]);
 }
 

@@ -303,7 +303,10 @@ impl House {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let store = Store::open(&self.data()).await.unwrap();
-            let builds = store.builds(&BuildFilter { limit: 1_000, ..BuildFilter::default() }).await.unwrap();
+            let builds = store
+                .builds(&BuildFilter { limit: 1_000, ..BuildFilter::default() }, &lemnos::model::Visible::All)
+                .await
+                .unwrap();
             let journal = store.journal().await.unwrap();
             store.close().await;
             Records { builds, journal }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::model::{App, AppName, Fingerprint, UserName};
+use crate::admin::{Caller, rights};
+use crate::error::{Kind, Report};
+use crate::model::{Access, App, AppName, Fingerprint, UserName};
 use crate::receive::{GitIo, GitRequest, GitService, Receiver};
 use crate::ssh::{GitHost, Identity};
 use crate::store::Store;
@@ -15,29 +17,41 @@ pub struct Host {
     pub receiver: Arc<Receiver>,
 }
 
+impl Host {
+    /// Who the other end of a connection is at this moment; none when what they logged in with counts no more.
+    pub async fn caller(&self, who: &Identity) -> Result<Option<Caller>, Report> {
+        let caller = Caller::of_key(&self.store, &who.key).await?;
+        // a key that changed hands during the connection is another one's now
+        Ok(caller.filter(|caller| caller.name().as_ref() == Some(&who.user)))
+    }
+
+    async fn app(&self, who: &Identity, app: &AppName, service: GitService) -> Result<App, Report> {
+        let caller = self.caller(who).await?.ok_or_else(|| {
+            Report::new(Kind::Forbidden, format!("the key {} is no longer registered", who.key))
+        })?;
+        let access = if service.writes() { Access::Write } else { Access::Read };
+        rights::app_access(&self.store, &caller, app, access).await
+    }
+}
+
 #[async_trait]
 impl GitHost for Host {
     async fn user_of(&self, key: &Fingerprint) -> Result<Option<UserName>, String> {
-        let found = self.store.find_key(key).await.map_err(|e| e.to_string())?;
-        Ok(found.map(|key| key.user))
+        let caller = Caller::of_key(&self.store, key).await.map_err(|e| e.message)?;
+        Ok(caller.and_then(|caller| caller.name()))
     }
 
-    async fn authorize(&self, who: &Identity, app: &AppName, _service: GitService) -> Result<App, String> {
-        let broken = |error| {
-            tracing::error!(user = %who.user, %app, %error, "the store does not answer");
-            "the server cannot look up its apps: try again, or tell the operator".to_owned()
-        };
-        // a key that was taken away during the connection is refused at its next request
-        let still = self.store.find_key(&who.key).await.map_err(broken)?.is_some_and(|k| k.user == who.user);
-        let may = still && self.store.may(&who.user, app).await.map_err(broken)?;
-        match self.store.app(app).await.map_err(broken)? {
-            Some(app) if may => Ok(app),
-            // one sentence for both, so that nobody learns which apps there are
-            _ => Err(format!(
-                "there is no app {app} that {} may use\nhint: on the server: lemnos apps create {app}; lemnos apps grant {app} {}",
-                who.user, who.user
-            )),
-        }
+    async fn authorize(&self, who: &Identity, app: &AppName, service: GitService) -> Result<App, String> {
+        self.app(who, app, service).await.map_err(|report| match report.kind {
+            Kind::Unavailable | Kind::Internal => {
+                tracing::error!(user = %who.user, %app, error = %report.message, "the store does not answer");
+                "the server cannot look up its apps: try again, or tell the operator".to_owned()
+            }
+            _ => match report.hint {
+                Some(hint) => format!("{}\nhint: {hint}", report.message),
+                None => report.message,
+            },
+        })
     }
 
     async fn serve(&self, request: GitRequest, io: GitIo) -> u32 {
