@@ -293,6 +293,30 @@ async fn damaged_packs_are_refused() {
     }
 }
 
+/// Every hundredth of the way: the client is gone in the middle of commands and pack.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_that_breaks_off_anywhere_leaves_nothing() {
+    let (mut server, clone) = with_main(Server::start(Handler::accepting()).await).await;
+    let tip = clone.commit("new", &"some new text\n".repeat(400)).await;
+    let mut bytes = Raw::opening(&[create("refs/heads/evil", &tip)]);
+    bytes.extend(clone.pack(&tip).await);
+    let before = server.files();
+    for percent in 0..100 {
+        let mut raw = Raw::connect(&server).await;
+        let part = &bytes[..bytes.len() * percent / 100];
+        tokio::io::AsyncWriteExt::write_all(&mut raw.stream, part).await.unwrap();
+        drop(raw);
+        server.ended().await;
+        assert_eq!(server.files(), before, "at {percent} %");
+    }
+    // and the same bytes, all of them, are a push
+    assert!(
+        Raw::push(&server, &[create("refs/heads/evil", &tip)], &clone.pack(&tip).await)
+            .await
+            .contains("ok refs/heads/evil")
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn too_many_refs_are_refused_by_the_check_and_a_flood_of_them_before_it() {
     let (mut server, clone) =
