@@ -197,3 +197,24 @@ fn the_codemap_names_what_is_there_and_leaves_no_module_out() {
         assert!(named.contains(&format!("src/{module}")), "docs/ARCHITECTURE.md has no src/{module}");
     }
 }
+
+#[test]
+fn the_security_page_names_tests_that_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("docs/SECURITY.md")).unwrap();
+    let code: String =
+        ["src", "tests"].iter().flat_map(|dir| rust_files(&root.join(dir))).map(|(_, text)| text).collect();
+    let mut rows = 0;
+    let mut missing = Vec::new();
+    for row in page
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| row") && !line.starts_with("| -"))
+    {
+        rows += 1;
+        let tests: Vec<&str> = row.rsplit('|').nth(1).unwrap().split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty(), "no test: {row}");
+        missing.extend(tests.into_iter().filter(|test| !code.contains(&format!("fn {test}("))));
+    }
+    assert!(rows > 20, "{rows} rows were read");
+    assert!(missing.is_empty(), "docs/SECURITY.md names tests that are not there: {missing:?}");
+}
