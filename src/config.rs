@@ -70,6 +70,14 @@ pub struct Config {
     pub queued_builds: u32,
     pub queued_builds_per_app: u32,
     pub keep_builds_per_app: u32,
+    pub keep_builds_days: u32,
+    pub keep_logs_days: u32,
+    /// What the database may hold before the oldest builds' logs go.
+    pub keep_logs_bytes: u64,
+    /// Objects that nothing refers to: of refused builds and forced pushes.
+    pub keep_unreachable: Duration,
+    /// Between two rounds of housekeeping.
+    pub housekeeping: Duration,
     pub log_tail_lines: u32,
     pub heartbeat: Duration,
     pub limits: Limits,
@@ -182,6 +190,11 @@ pub fn resolve(
         queued_builds: r.count("queued_builds")?,
         queued_builds_per_app: r.count("queued_builds_per_app")?,
         keep_builds_per_app: r.count("keep_builds_per_app")?,
+        keep_builds_days: r.count("keep_builds_days")?,
+        keep_logs_days: r.count("keep_logs_days")?,
+        keep_logs_bytes: r.number("keep_logs_bytes")?,
+        keep_unreachable: r.days("keep_unreachable_days")?,
+        housekeeping: r.seconds("housekeeping_seconds")?,
         log_tail_lines: r.count("log_tail_lines")?,
         heartbeat: r.seconds("heartbeat_seconds")?,
         limits,

@@ -19,7 +19,7 @@ mod reach;
 mod registry;
 mod supervise;
 
-pub use child::{Keep, exec_bound_to, keep};
+pub use child::{Keep, exec_bound_to, keep, kept_command};
 pub use reach::{check_reachability, is_loopback_registry, is_remote_builder};
 pub use supervise::{EngineState, Supervised};
 

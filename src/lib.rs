@@ -16,6 +16,7 @@ pub mod event;
 pub mod failpoint;
 #[cfg(test)]
 mod fuzz;
+pub mod housekeeping;
 pub mod http;
 pub mod jobs;
 pub mod kinds;

@@ -7,6 +7,7 @@
 
 pub mod error;
 pub mod frame;
+pub mod leases;
 pub mod limits;
 pub mod output;
 pub mod pktline;
@@ -17,6 +18,7 @@ pub mod service;
 pub mod tree;
 
 pub use error::{ReceiveError, Refusal};
+pub use leases::{Leases, PushLease, SweepLease};
 pub use limits::Limits;
 pub use output::PushOutput;
 pub use repo::Repositories;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use sqlx::query::Query;
 use sqlx::sqlite::{
-    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
+    SqliteArguments, SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
     SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{Sqlite, Transaction};
@@ -27,6 +27,7 @@ mod journal;
 mod ledger;
 mod logins;
 mod published;
+mod retention;
 mod seal;
 mod tags;
 mod users;
@@ -37,6 +38,7 @@ pub use generations::TagsAt;
 pub use journal::JournalEntry;
 pub use logins::StoredLogin;
 pub use published::Published;
+pub use retention::Size;
 pub use seal::KEY_FILE_NAME;
 pub use users::RemovedUser;
 
@@ -94,6 +96,8 @@ impl Store {
             .filename(&path)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
+            // decided when the file is made: pages that are free can be given back
+            .auto_vacuum(SqliteAutoVacuum::Incremental)
             .foreign_keys(true)
             .busy_timeout(busy_timeout);
         let pool = opened(
@@ -120,9 +124,14 @@ impl Store {
     /// A transaction that holds the write lock from its first moment: one begun for reading and raised later
     /// could not wait for another writer.
     pub(crate) async fn write(&self) -> Result<Write> {
-        let turn = self.inner.turn.clone().lock_owned().await;
+        let turn = self.turn().await;
         let transaction = self.inner.pool.begin_with("BEGIN IMMEDIATE").await?;
         Ok(Write { transaction, _turn: turn })
+    }
+
+    /// Keeps other writers of this process out.
+    async fn turn(&self) -> tokio::sync::OwnedMutexGuard<()> {
+        self.inner.turn.clone().lock_owned().await
     }
 
     /// Runs one statement that changes something; how many rows it changed.

@@ -118,6 +118,10 @@ impl Reader {
         self.number(key).map(Duration::from_secs)
     }
 
+    pub(super) fn days(&mut self, key: &'static str) -> Result<Duration> {
+        self.number(key).map(|days| Duration::from_secs(days.saturating_mul(86_400)))
+    }
+
     pub(super) fn listen(&mut self, key: &'static str) -> Result<SocketAddr> {
         let parse = |text: &str| match text.strip_prefix("localhost:") {
             Some(port) => Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse().ok()?))),

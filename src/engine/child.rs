@@ -20,6 +20,16 @@ use tokio::signal::unix::{SignalKind, signal};
 /// What the keeper says on its output once the engine has been started: from then on a probe asks the right process.
 pub(super) const STARTED: &str = "lemnos-engine-child: started";
 
+/// The command of a keeper that runs `program` until this process ends: `lemnos engine-child …`. The caller adds the
+/// program's arguments, and streams.
+pub fn kept_command(lemnos: &Path, lock: &Path, grace: Duration, program: &Path) -> tokio::process::Command {
+    let mut command = tokio::process::Command::new(lemnos);
+    command.arg("engine-child").arg("--parent").arg(std::process::id().to_string());
+    command.arg("--lock").arg(lock).arg("--grace").arg(grace.as_secs().to_string());
+    command.arg("--").arg(program);
+    command
+}
+
 /// How long a keeper waits for the one of a killed server to end its engine.
 const PREDECESSOR: Duration = Duration::from_secs(30);
 

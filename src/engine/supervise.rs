@@ -12,11 +12,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::sync::{oneshot, watch};
 
 use super::EngineError;
-use super::child::STARTED;
+use super::child::{STARTED, kept_command};
 use super::probe::Probe;
 
 /// Lines kept for an error message, and how long one may be.
@@ -221,10 +221,8 @@ async fn drain(readers: [Option<tokio::task::JoinHandle<()>>; 2]) {
 }
 
 fn spawn(launch: &Launch) -> std::io::Result<Child> {
-    let mut command = Command::new(&launch.lemnos);
-    command.arg("engine-child").arg("--parent").arg(std::process::id().to_string());
-    command.arg("--lock").arg(&launch.lock).arg("--grace").arg(launch.grace.as_secs().to_string());
-    command.arg("--").arg(&launch.program).args(&launch.args);
+    let mut command = kept_command(&launch.lemnos, &launch.lock, launch.grace, &launch.program);
+    command.args(&launch.args);
     command.env_clear().envs(launch.environment.iter().map(|(k, v)| (k, v)));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // a Ctrl-C at the terminal is for the server, which ends the engines when it no longer needs them

@@ -8,6 +8,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::error::ReceiveError;
+use super::leases::Leases;
 use crate::model::RefName;
 
 /// The whole `config` of a repository. Everything else that matters is set in the child's environment.
@@ -26,22 +27,50 @@ const INTRUDERS: [&str; 9] = [
     "objects/info/http-alternates",
 ];
 
+/// How often a removal is begun again when something new stands in the way.
+const REMOVAL_TRIES: u32 = 20;
+
 const DEFAULT_HEAD: &str = "ref: refs/heads/main\n";
 
-/// `root/<app id>.git` for every app.
+/// `root/<app id>.git` for every app. Clones share the leases.
 #[derive(Debug, Clone)]
 pub struct Repositories {
     root: PathBuf,
+    leases: Leases,
 }
 
 impl Repositories {
     /// `root` is made when it is needed; it must be ours alone.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), leases: Leases::default() }
     }
 
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Who uses which of them now.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    /// The apps' ids, of the repositories that are there.
+    pub fn ids(&self) -> Result<Vec<String>, ReceiveError> {
+        let failed = || ReceiveError::io("reading", &self.root);
+        let entries = match fs::read_dir(&self.root) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(failed()(e)),
+        };
+        let mut ids = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(failed())?.file_name();
+            let id =
+                name.to_str().and_then(|name| name.strip_suffix(".git")).filter(|id| !id.starts_with('.'));
+            ids.extend(id.map(str::to_owned));
+        }
+        ids.sort();
+        Ok(ids)
     }
 
     /// Where the app's repository is, or would be.
@@ -88,6 +117,16 @@ impl Repositories {
             .map_err(ReceiveError::io("creating a directory in", &self.root))?;
         fs::rename(&path, grave.path().join("repository.git"))
             .map_err(ReceiveError::io("removing", &path))?;
+        // a git that works here unasked (housekeeping) may still write for a moment: it no longer finds the place
+        for _ in 1..REMOVAL_TRIES {
+            match fs::remove_dir_all(grave.path()) {
+                Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty => {}
+                removed => {
+                    drop(grave.keep());
+                    return removed.map_err(ReceiveError::io("removing", &path));
+                }
+            }
+        }
         grave.close().map_err(ReceiveError::io("removing", &path))
     }
 

@@ -138,6 +138,11 @@ impl Inner {
 
     async fn run(&self, request: GitRequest, io: GitIo) -> Result<Ended, (ReceiveError, Stderr)> {
         let (service, protocol) = (request.service, request.protocol.clone());
+        // until its end the objects that this push was told of stay
+        let _lease = match service.writes() {
+            true => Some(self.config.repositories.leases().push(&request.app.id).await),
+            false => None,
+        };
         let (child, registered) = match self.start(request, protocol.as_deref()).await {
             Ok(started) => started,
             Err(cause) => return Err((cause, io.stderr)),

@@ -9,6 +9,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
 mod attacks;
 mod fixture;
+mod housekeeping;
 
 use fixture::{Clone, Gate, Handler, PATIENCE, Raw, Server, create};
 

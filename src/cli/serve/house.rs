@@ -15,6 +15,7 @@ use crate::config::{Config, Environment};
 use crate::engine::{self, Supervised};
 use crate::error::{Kind, Report};
 use crate::failpoint::Failpoints;
+use crate::housekeeping::Housekeeper;
 use crate::http;
 use crate::jobs::Pushes;
 use crate::model::{BuildState, ImagePrefix, Platform};
@@ -200,7 +201,7 @@ async fn doors(
     let http_address = http.local_addr().map_err(|e| Report::internal(format!("the HTTP listener: {e}")))?;
     let host_keys = ssh::host_keys(&config.data_dir.join("ssh"))?;
     let control = admin::socket::Listener::bind(&config.data_dir, lock)?;
-    let context = wiring::admin(engines.prefix.clone(), repositories);
+    let context = wiring::admin(engines.prefix.clone(), repositories.clone());
     let control = tokio::spawn(admin::socket::serve(control, store.clone(), context));
     let ready = Ready {
         ssh: ssh.local_addr().to_string(),
@@ -212,6 +213,9 @@ async fn doors(
     tracing::info!(ssh = %ready.ssh, http = %ready.http, registry = %ready.registry, builders = ?ready.builders, "ready");
     let ready = ReadyFile::write(&config.data_dir, &ready, lock)?;
 
+    let housekeeper =
+        Housekeeper::new(store.clone(), repositories, wiring::housekeeping(config, around, runtime_dir));
+    let housekeeping = tokio::spawn(housekeeper.run(stop.clone()));
     let completing = tokio::spawn(async move { tagger.keep_completing(repository_of).await });
     let host = Arc::new(Host { store: store.clone(), receiver: receiver.clone() });
     let closing = stop.clone();
@@ -227,6 +231,8 @@ async fn doors(
     drop(ready);
     receiver.finish().await;
     pushes.drain().await;
+    // its child ends within a second of `stop`
+    let _ = housekeeping.await;
     completing.abort();
     control.abort();
     ssh?;

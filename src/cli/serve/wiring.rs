@@ -11,6 +11,7 @@ use crate::buildkit::{Address, Endpoint, Tls};
 use crate::config::{self, BuilderAddress, Config};
 use crate::engine::{self, EngineConfig};
 use crate::error::Report;
+use crate::housekeeping;
 use crate::jobs::Capacity;
 use crate::jobs::queue::Limits;
 use crate::model::ImagePrefix;
@@ -163,6 +164,28 @@ pub fn capacity(config: &Config) -> Capacity {
         keep_builds_per_app: config.keep_builds_per_app,
         build: config.limits.build,
         heartbeat: config.heartbeat,
+    }
+}
+
+pub fn housekeeping(config: &Config, around: &Surroundings, runtime_dir: &Path) -> housekeeping::Settings {
+    housekeeping::Settings {
+        every: config.housekeeping,
+        thresholds: housekeeping::Thresholds {
+            keep_unreachable: config.keep_unreachable,
+            ..housekeeping::Thresholds::default()
+        },
+        kept: housekeeping::Kept {
+            builds_per_app: config.keep_builds_per_app,
+            builds_days: config.keep_builds_days,
+            logs_days: config.keep_logs_days,
+            logs_bytes: config.keep_logs_bytes,
+        },
+        git: housekeeping::KeptGit {
+            program: around.git.clone(),
+            lemnos: around.lemnos.clone(),
+            lock: housekeeping::lock_path(runtime_dir),
+            timeout: std::time::Duration::from_secs(3600),
+        },
     }
 }
 
