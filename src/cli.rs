@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::error::Report;
 
+pub mod backup;
 pub mod build;
 pub mod config;
 mod control;
@@ -42,6 +43,8 @@ enum Command {
     Build(build::Args),
     /// Print the effective configuration and where each value came from.
     Config(config::Args),
+    Backup(backup::BackupArgs),
+    Restore(backup::RestoreArgs),
     /// What git's hooks call; not for people.
     #[command(hide = true)]
     Hook(hook::Args),
@@ -60,6 +63,8 @@ impl Cli {
             Command::Plan(args) => plan::run(args),
             Command::Build(args) => build::run(args),
             Command::Config(args) => config::run(args),
+            Command::Backup(args) => backup::backup(args),
+            Command::Restore(args) => backup::restore(args),
             Command::Hook(args) => hook::run(args),
             Command::EngineChild(args) => engine::run(args),
         }

@@ -80,6 +80,7 @@ impl From<crate::model::Invalid> for Report {
 }
 
 mod assemble;
+mod backup;
 mod buildkit;
 mod config;
 mod context;

@@ -29,6 +29,7 @@ mod logins;
 mod published;
 mod retention;
 mod seal;
+mod snapshot;
 mod tags;
 mod users;
 
@@ -40,6 +41,7 @@ pub use logins::StoredLogin;
 pub use published::Published;
 pub use retention::Size;
 pub use seal::KEY_FILE_NAME;
+pub use snapshot::{check, snapshot, sound};
 pub use users::RemovedUser;
 
 type Result<T> = std::result::Result<T, StoreError>;

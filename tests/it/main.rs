@@ -8,6 +8,7 @@
 )]
 
 mod admin;
+mod backup;
 mod buildkit;
 mod engine;
 #[path = "../fake/fakes.rs"]

@@ -49,6 +49,7 @@ fn table() -> BTreeMap<&'static str, &'static [&'static str]> {
             "jobs",
             &["model", "event", "error", "turns", "pipeline", "receive", "notify", "store", "plan", "tag"],
         ),
+        ("backup", &["receive", "store", "config"]),
         ("housekeeping", &["receive", "store", "engine"]),
         // what doors share
         ("error", ALL),

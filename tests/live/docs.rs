@@ -67,6 +67,9 @@ const COMMANDS: &[(&str, Run)] = &[
         "skopeo inspect --raw --tls-verify=false docker://localhost:5000/shop:main",
         Shows(&["application/vnd.oci.image.index.v1+json", "amd64", "arm64"]),
     ),
+    ("lemnos backup /backup/lemnos", Shows(&["Backed up 1 apps to", "Left out: the SSH host keys"])),
+    ("lemnos restore /backup/lemnos --data NEWDIR", Shows(&["Restored 1 apps to", "new SSH host keys"])),
+    ("lemnos serve --data NEWDIR", Elsewhere("tests/live/backup.rs")),
     ("lemnos detect", Shows(&["dockerfile"])),
     ("lemnos plan", Shows(&["linux/amd64", "linux/arm64"])),
     ("lemnos build . -t localhost:5000/shop:mine", Shows(&["sha256:"])),
@@ -234,7 +237,9 @@ impl Reader {
 
     /// The line with what the document leaves open filled in.
     fn filled(&self, line: &str) -> String {
-        let mut line = line.replace("--data DIR", "--data ~/data").replace("/var/lib/lemnos", "~/data");
+        let mut line = line.replace("--data DIR", "--data ~/data").replace("NEWDIR", "~/restored");
+        line = line.replace("/backup/lemnos", "~/backup");
+        line = line.replace("/var/lib/lemnos", "~/data");
         for arch in ["amd64", "arm64"] {
             let there = format!("tcp://{arch}.example.com:1234,platform=linux/{arch},");
             let here = format!("{},platform=linux/{arch},name={arch},", engines().buildkit);

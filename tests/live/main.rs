@@ -8,6 +8,7 @@
 )]
 
 mod attacks;
+mod backup;
 mod buildkit;
 mod clients;
 mod crash;
