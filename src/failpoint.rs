@@ -1,45 +1,48 @@
-//! Named fail points of the commit point of a push, for crash tests.
+//! Named fail points of a push's whole way, for crash tests.
 //!
 //! They exist in tests and under the cargo feature `failpoints` only; elsewhere `reach` is empty. What is armed is handed in
 //! at start (the command line reads it from LEMNOS_FAILPOINT), so that tests side by side do not meet.
 
-/// Where a push can be stopped, in the order that it passes them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Point {
-    AfterIndexPush,
-    AfterJournal,
-    AfterPrepare,
-    AfterUnsharedTag,
-    AfterFirstSharedTag,
-    AfterSecondSharedTag,
-    AfterRefCommit,
-    BeforeJournalClose,
+macro_rules! points {
+    ($($name:ident $text:literal,)*) => {
+        /// Where a push can be stopped, in the order that it passes them.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Point {
+            $($name,)*
+        }
+
+        impl Point {
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+        }
+    };
 }
 
-impl Point {
-    pub const ALL: [Self; 8] = [
-        Self::AfterIndexPush,
-        Self::AfterJournal,
-        Self::AfterPrepare,
-        Self::AfterUnsharedTag,
-        Self::AfterFirstSharedTag,
-        Self::AfterSecondSharedTag,
-        Self::AfterRefCommit,
-        Self::BeforeJournalClose,
-    ];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::AfterIndexPush => "after-index-push",
-            Self::AfterJournal => "after-journal",
-            Self::AfterPrepare => "after-prepare",
-            Self::AfterUnsharedTag => "after-unshared-tag",
-            Self::AfterFirstSharedTag => "after-first-shared-tag",
-            Self::AfterSecondSharedTag => "after-second-shared-tag",
-            Self::AfterRefCommit => "after-ref-commit",
-            Self::BeforeJournalClose => "before-journal-close",
-        }
-    }
+points! {
+    AfterQueue "after-queue",
+    AfterAccept "after-accept",
+    AfterPlan "after-plan",
+    AfterContext "after-context",
+    AfterSolve "after-solve",
+    BeforeIndexPush "before-index-push",
+    AfterIndexPush "after-index-push",
+    BeforeCommit "before-commit",
+    AfterJournal "after-journal",
+    AfterPrepare "after-prepare",
+    AfterUnsharedTag "after-unshared-tag",
+    AfterFirstSharedTag "after-first-shared-tag",
+    AfterSecondSharedTag "after-second-shared-tag",
+    BeforeRefCommit "before-ref-commit",
+    AfterRefCommit "after-ref-commit",
+    BeforeJournalClose "before-journal-close",
+    AfterJournalClose "after-journal-close",
+    BeforeFinish "before-finish",
+    AfterFinish "after-finish",
 }
 
 /// An armed fail point of action `error` was reached.
@@ -49,12 +52,16 @@ pub struct Injected(pub &'static str);
 
 /// A setting that names no fail point or no action.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no fail point setting: POINT:kill, POINT:error or POINT:pause-until-file=PATH")]
+#[error(
+    "{0:?} is no fail point setting: POINT[@HIT]:kill, …:error or …:pause-until-file=PATH, separated by commas"
+)]
 pub struct BadSetting(pub String);
 
 #[cfg(any(test, feature = "failpoints"))]
 mod armed {
     use std::path::PathBuf;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::Duration;
 
     use super::{BadSetting, Injected, Point};
@@ -66,42 +73,62 @@ mod armed {
         PauseUntilFile(PathBuf),
         /// Says so and stays for ever: in-process tests then drop what was running.
         #[cfg(test)]
-        Hang(std::sync::Arc<tokio::sync::Notify>),
+        Hang(Arc<tokio::sync::Notify>),
     }
 
-    /// At most one armed point.
+    #[derive(Debug)]
+    struct Armed {
+        point: Point,
+        action: Action,
+        /// Passes that are still to come before it acts; then it acts each time.
+        spared: AtomicU32,
+    }
+
+    /// The armed points. Clones share what they count.
     #[derive(Debug, Clone, Default)]
-    pub struct Failpoints(Option<(Point, Action)>);
+    pub struct Failpoints(Arc<[Armed]>);
 
     impl Failpoints {
-        /// Reads `POINT:ACTION`.
+        /// Reads `POINT:ACTION` or `POINT@HIT:ACTION` (the first hit is 1), several separated by commas.
         pub fn parse(setting: &str) -> Result<Self, BadSetting> {
-            let bad = || BadSetting(setting.to_owned());
-            let (name, action) = setting.split_once(':').ok_or_else(bad)?;
-            let point = Point::ALL.into_iter().find(|point| point.name() == name).ok_or_else(bad)?;
-            let action = match action.split_once('=') {
-                None if action == "kill" => Action::Kill,
-                None if action == "error" => Action::Error,
-                Some(("pause-until-file", path)) => Action::PauseUntilFile(path.into()),
-                _ => return Err(bad()),
-            };
-            Ok(Self(Some((point, action))))
+            let armed = setting.split(',').map(|one| armed(one).ok_or_else(|| BadSetting(one.to_owned())));
+            Ok(Self(armed.collect::<Result<_, _>>()?))
         }
 
         /// Armed so that `point` never returns; the `Notify` tells when it is reached.
         #[cfg(test)]
-        pub fn hang_at(point: Point) -> (Self, std::sync::Arc<tokio::sync::Notify>) {
-            let reached = std::sync::Arc::new(tokio::sync::Notify::new());
-            (Self(Some((point, Action::Hang(reached.clone())))), reached)
+        pub fn hang_at(point: Point) -> (Self, Arc<tokio::sync::Notify>) {
+            let reached = Arc::new(tokio::sync::Notify::new());
+            let action = Action::Hang(reached.clone());
+            (Self([Armed { point, action, spared: AtomicU32::new(0) }].into()), reached)
         }
 
         /// To be called where the code passes `point`.
         pub async fn reach(&self, point: Point) -> Result<(), Injected> {
-            match &self.0 {
-                Some((armed, action)) if *armed == point => act(point, action).await,
-                _ => Ok(()),
+            for armed in self.0.iter().filter(|armed| armed.point == point) {
+                let spare = |spared: u32| spared.checked_sub(1);
+                if armed.spared.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spare).is_err() {
+                    act(point, &armed.action).await?;
+                }
             }
+            Ok(())
         }
+    }
+
+    fn armed(setting: &str) -> Option<Armed> {
+        let (place, action) = setting.split_once(':')?;
+        let (name, hit) = match place.split_once('@') {
+            Some((name, hit)) => (name, hit.parse::<u32>().ok()?.checked_sub(1)?),
+            None => (place, 0),
+        };
+        let point = *Point::ALL.iter().find(|point| point.name() == name)?;
+        let action = match action.split_once('=') {
+            None if action == "kill" => Action::Kill,
+            None if action == "error" => Action::Error,
+            Some(("pause-until-file", path)) => Action::PauseUntilFile(path.into()),
+            _ => return None,
+        };
+        Some(Armed { point, action, spared: AtomicU32::new(hit) })
     }
 
     async fn act(point: Point, action: &Action) -> Result<(), Injected> {
@@ -157,6 +184,7 @@ mod tests {
             assert!(Failpoints::parse(&format!("{}:kill", point.name())).is_ok());
         }
         assert!(Failpoints::parse("after-journal:pause-until-file=/x").is_ok());
+        assert!(Failpoints::parse("after-journal@3:kill,after-plan:error").is_ok());
         for bad in [
             "",
             "after-journal",
@@ -164,6 +192,8 @@ mod tests {
             "nowhere:kill",
             "after-journal:kil",
             "after-journal:error=1",
+            "after-journal@0:kill",
+            "after-journal@x:kill",
         ] {
             assert_eq!(Failpoints::parse(bad).err(), Some(BadSetting(bad.to_owned())));
         }
@@ -174,5 +204,14 @@ mod tests {
         let failpoints = Failpoints::parse("after-prepare:error").unwrap();
         assert_eq!(failpoints.reach(Point::AfterJournal).await, Ok(()));
         assert_eq!(failpoints.reach(Point::AfterPrepare).await, Err(Injected("after-prepare")));
+    }
+
+    #[tokio::test]
+    async fn the_first_passes_are_spared() {
+        let failpoints = Failpoints::parse("after-prepare@3:error").unwrap();
+        let clone = failpoints.clone();
+        assert_eq!(failpoints.reach(Point::AfterPrepare).await, Ok(()));
+        assert_eq!(clone.reach(Point::AfterPrepare).await, Ok(()));
+        assert!(failpoints.reach(Point::AfterPrepare).await.is_err());
     }
 }

@@ -14,7 +14,7 @@ use crate::assemble::{self, Child};
 use crate::detect;
 use crate::error::Report;
 use crate::event::{BuildEvent, EventSink, Failure, plain_json, plain_line};
-use crate::failpoint::Failpoints;
+use crate::failpoint::{Failpoints, Point};
 use crate::model::{
     BuildId, BuildPlan, Digest, ImagePlan, ImagePrefix, Platform, Publication, Push, RefUpdate, Sha,
 };
@@ -78,6 +78,7 @@ impl Pipeline {
     /// Runs the stages up to the pushed index.
     pub async fn build(&self, job: &RefBuild, events: &EventSink) -> Result<Built, Failure> {
         let plan = self.plan(job, events).await?;
+        self.pass(Point::AfterPlan).await?;
         if job.push.options.plan {
             let json = serde_json::to_string_pretty(&plan)
                 .map_err(|e| internal(format!("writing the plan: {e}")))?;
@@ -105,6 +106,10 @@ impl Pipeline {
         let remember = self.remember(&plan, image, children.clone());
         let ((), assembled) = tokio::join!(remember, self.assemble(job, image, children, events));
         assembled.map(Built::Published).map_err(|e| from_report(Report::from(e)))
+    }
+
+    async fn pass(&self, point: Point) -> Result<(), Failure> {
+        self.failpoints.reach(point).await.map_err(|injected| internal(injected.to_string()))
     }
 
     /// The commit's tree -> detect -> plan, all on one blocking thread.
@@ -152,6 +157,7 @@ impl Pipeline {
         let mut ledgers = Vec::new();
         for spec in &image.solves {
             let opened = self.open_context(job, &plan.commit, spec).await?;
+            self.pass(Point::AfterContext).await?;
             let insecure = self.settings.plain_http.iter().any(|host| host == image.name.host());
             let parts = match self.builders.solve(spec, &image.name, insecure, &opened.dirs, events).await {
                 Ok(parts) => parts,
@@ -169,6 +175,7 @@ impl Pipeline {
                 (part.digest, only)
             }));
         }
+        self.pass(Point::AfterSolve).await?;
         // one waits for the disk, the other for the registry
         let keep = async {
             for (ledger, key) in ledgers {

@@ -29,6 +29,7 @@ pub async fn push(
     failpoints: &Failpoints,
 ) -> Result<Digest, AssembleError> {
     let reference = index.digest.clone().into();
+    failpoints.reach(Point::BeforeIndexPush).await?;
     let digest = put(registry, image, index, &reference).await?;
     if digest != index.digest {
         return Err(AssembleError::WrongDigest { expected: index.digest.clone(), found: digest });

@@ -13,6 +13,7 @@ use super::queue::{Limits, Queue, Slot};
 use super::record::{LineSink, Recorder};
 use crate::error::Report;
 use crate::event::{BuildEvent, EventSink, Failure, plain_line};
+use crate::failpoint::Point;
 use crate::model::{AppName, Build, BuildId, BuildState, Push, RefUpdate};
 use crate::pipeline::{Built, Pipeline, RefBuild, from_report, shorten_reason};
 use crate::plan::{self, WhichRef};
@@ -181,7 +182,9 @@ impl Shared {
         output: &PushOutput,
     ) -> Result<Ready, String> {
         let _slot = self.slot(push, update, output).await.map_err(|report| refuse(&report, output))?;
+        self.pass(Point::AfterQueue).await;
         let running = self.begin(push, update, output).await.map_err(|report| refuse(&report, output))?;
+        self.pass(Point::AfterAccept).await;
         let job = RefBuild {
             push: push.clone(),
             update: update.clone(),
@@ -360,6 +363,13 @@ impl Shared {
         reason
     }
 
+    /// Where a crash test may end the server; a point that is armed to fail has nothing to fail here.
+    async fn pass(&self, point: Point) {
+        if let Err(injected) = self.pipeline.failpoints.reach(point).await {
+            tracing::warn!(%injected, "nothing fails here");
+        }
+    }
+
     /// Closes the record. What cannot be written any more is logged: the refs have their answer by now.
     async fn end(
         &self,
@@ -377,10 +387,12 @@ impl Shared {
             Some(p) => (Some(p.image), Some(p.index), p.tags),
             None => (None, None, Vec::new()),
         };
+        self.pass(Point::BeforeFinish).await;
         let finished = Finished { image, digest, tags, ..Finished::as_state(state, now_ms(), reason) };
         if let Err(error) = self.store.finish_build(&id, &finished).await {
             tracing::error!(build = %id, %error, "the build's end is not recorded");
         }
+        self.pass(Point::AfterFinish).await;
         if let Err(error) = self.store.prune_builds(&running.app, self.capacity.keep_builds_per_app).await {
             tracing::warn!(build = %id, %error, "old builds are not removed");
         }

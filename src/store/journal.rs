@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use super::{Result, Store, from_json, now_ms, parsed, to_json};
+use super::{Result, Store, Write, from_json, now_ms, parsed, to_json};
 use crate::model::{ImageName, Move, Tag};
 
 /// A push that has not come to its end.
@@ -79,6 +79,9 @@ impl Store {
                 .execute(&mut *tx)
                 .await?;
         }
+        if refs_done {
+            note_published(&mut tx, entry).await?;
+        }
         tx.commit().await?;
         Ok(())
     }
@@ -93,6 +96,9 @@ impl Store {
                 .bind(entry.id)
                 .execute(&mut *tx)
                 .await?;
+        }
+        if moved {
+            note_published(&mut tx, entry).await?;
         }
         sqlx::query("DELETE FROM tag_journal WHERE id = ?").bind(entry.id).execute(&mut *tx).await?;
         tx.commit().await?;
@@ -129,6 +135,27 @@ impl Store {
     }
 }
 
+/// The refs have moved: the records of the builds say what was published in the same transaction, so that a server that
+/// dies before it closes them finds out what they are. One that was taken for interrupted, or for failed because its ref
+/// did not follow at once, was not.
+async fn note_published(tx: &mut Write, entry: &JournalEntry) -> Result<()> {
+    for publication in entry.moves.iter().filter_map(|one| one.publication.as_ref()) {
+        sqlx::query(
+            "UPDATE builds SET image = ?, digest = ?, tags_json = ?,
+                    reason = CASE WHEN state IN ('interrupted', 'failed') THEN NULL ELSE reason END,
+                    state = CASE WHEN state IN ('interrupted', 'failed') THEN 'succeeded' ELSE state END
+             WHERE id = ?",
+        )
+        .bind(publication.image.as_str())
+        .bind(publication.index.as_str())
+        .bind(to_json("builds.tags_json", &publication.tags)?)
+        .bind(publication.build.as_str())
+        .execute(&mut **tx)
+        .await?;
+    }
+    Ok(())
+}
+
 fn read(id: i64, row: &SqliteRow) -> Result<JournalEntry> {
     Ok(JournalEntry {
         id,
@@ -138,4 +165,73 @@ fn read(id: i64, row: &SqliteRow) -> Result<JournalEntry> {
         moves: from_json("tag_journal.moves_json", row.try_get("moves_json")?)?,
         owed: BTreeSet::new(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Build, BuildId, BuildState, Digest, Publication};
+    use crate::store::Finished;
+
+    /// Found by the seeded crash test: ref and tags had moved, and the record said that the build was interrupted.
+    #[tokio::test]
+    async fn the_record_says_what_was_published_as_soon_as_the_refs_have_moved() {
+        for interrupted_before in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let store = Store::open(dir.path()).await.unwrap();
+            let app = store.create_app(&"shop".parse().unwrap(), None).await.unwrap();
+            let (id, main, commit) = (BuildId::generate(), "refs/heads/main", "a".repeat(40));
+            let user = "ada".parse().unwrap();
+            let build =
+                Build::queued(id.clone(), app.name, user, main.parse().unwrap(), commit.parse().unwrap());
+            store.create_build(&build).await.unwrap();
+            let publication = Publication {
+                build: id.clone(),
+                image: "r.example/shop".parse().unwrap(),
+                index: Digest::of(b"{}"),
+                media_type: "x".to_owned(),
+                index_bytes: b"{}".to_vec(),
+                tags: vec!["main".parse().unwrap()],
+                unshared: 0,
+            };
+            let moves = [Move { update: Some(build.update()), publication: Some(publication.clone()) }];
+            let entry = store.journal_open(&app.id, &moves).await.unwrap();
+            // a registry that was away when the server came back leaves the entry for later
+            if interrupted_before {
+                let end = Finished::as_state(BuildState::Interrupted, 9, Some("stopped".to_owned()));
+                store.finish_build(&id, &end).await.unwrap();
+                store.journal_forward(&entry, &BTreeSet::new(), true).await.unwrap();
+            } else {
+                store.journal_close(&entry, true).await.unwrap();
+            }
+            let found = store.build(&id).await.unwrap().unwrap();
+            let state = if interrupted_before { BuildState::Succeeded } else { BuildState::Queued };
+            assert_eq!((found.state, found.reason), (state, None));
+            assert_eq!((found.digest, found.tags), (Some(publication.index), publication.tags));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_entry_that_goes_back_says_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).await.unwrap();
+        let app = store.create_app(&"shop".parse().unwrap(), None).await.unwrap();
+        let main = "refs/heads/main".parse().unwrap();
+        let commit = "a".repeat(40).parse().unwrap();
+        let build = Build::queued(BuildId::generate(), app.name, "ada".parse().unwrap(), main, commit);
+        store.create_build(&build).await.unwrap();
+        let publication = Publication {
+            build: build.id.clone(),
+            image: "r.example/shop".parse().unwrap(),
+            index: Digest::of(b"{}"),
+            media_type: "x".to_owned(),
+            index_bytes: b"{}".to_vec(),
+            tags: Vec::new(),
+            unshared: 0,
+        };
+        let moves = [Move { update: Some(build.update()), publication: Some(publication) }];
+        let entry = store.journal_open(&app.id, &moves).await.unwrap();
+        store.journal_close(&entry, false).await.unwrap();
+        assert_eq!(store.build(&build.id).await.unwrap(), Some(build));
+    }
 }

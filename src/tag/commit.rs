@@ -101,6 +101,7 @@ async fn pass(
     let updates: Vec<RefUpdate> = moves.iter().filter_map(|one| one.update.clone()).collect();
     let publications: Vec<&Publication> = moves.iter().filter_map(|one| one.publication.as_ref()).collect();
     let failpoints = &shared.config.failpoints;
+    failpoints.reach(Point::BeforeCommit).await?;
     // a ref alone is git's own transaction, tags of a try alone are nobody's: only both together need the journal
     let entry = if updates.is_empty() || publications.is_empty() {
         None
@@ -134,7 +135,7 @@ async fn pass(
         }
     };
     if let Some(transaction) = transaction
-        && let Err(error) = transaction.commit().await
+        && let Err(error) = move_refs(shared, transaction).await
     {
         return Err(ref_stays(shared, entry.as_ref(), error).await);
     }
@@ -162,6 +163,14 @@ async fn refuse(
     error
 }
 
+async fn move_refs(shared: &Shared, transaction: RefTransaction) -> Result<(), RefError> {
+    if let Err(injected) = shared.config.failpoints.reach(Point::BeforeRefCommit).await {
+        transaction.abort().await;
+        return Err(RefError::Git { detail: injected.to_string() });
+    }
+    transaction.commit().await
+}
+
 /// The refs did not move at the last step. Without an entry nothing else has; with one, the tags have.
 async fn ref_stays(shared: &Shared, entry: Option<&JournalEntry>, error: RefError) -> TagError {
     let Some(entry) = entry else { return TagError::Ref(error) };
@@ -181,7 +190,8 @@ async fn finish(shared: &Shared, entry: Option<&JournalEntry>, pending: &[Pendin
         failpoints.reach(Point::AfterRefCommit).await?;
         if pending.is_empty() {
             failpoints.reach(Point::BeforeJournalClose).await?;
-            return Ok(shared.store.journal_close(entry, true).await?);
+            shared.store.journal_close(entry, true).await?;
+            return Ok(failpoints.reach(Point::AfterJournalClose).await?);
         }
         let owed: BTreeSet<(ImageName, Tag)> =
             pending.iter().map(|one| (one.image.clone(), one.tag.clone())).collect();

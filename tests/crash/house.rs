@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use lemnos::model::{Build, Digest};
@@ -27,18 +27,18 @@ pub struct House {
     pub home: TempDir,
     pub builder: FakeBuilder,
     pub registry: FakeRegistry,
-    server: Option<Child>,
+    server: Mutex<Option<Child>>,
     /// Kept over restarts, so that clients find the next server where the last one was.
     ssh: String,
-    env: Vec<(String, String)>,
-    args: Vec<String>,
+    env: Mutex<Vec<(String, String)>>,
+    args: Mutex<Vec<String>>,
 }
 
 /// Data directory, key and client repository with one user who may push to one app.
 fn template() -> &'static Path {
     static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
     TEMPLATE.get_or_init(|| {
-        let mut house = House::over(tempfile::Builder::new().prefix("lemnos-crash-").tempdir().unwrap());
+        let house = House::over(tempfile::Builder::new().prefix("lemnos-crash-").tempdir().unwrap());
         let key = house.home.path().join("id");
         let mut keygen = Command::new("ssh-keygen");
         run(keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "ada", "-f"]).arg(&key));
@@ -47,6 +47,7 @@ fn template() -> &'static Path {
         house.lemnos(&["keys", "add", "ada", key.with_extension("pub").to_str().unwrap()]);
         house.lemnos(&["apps", "create", APP]);
         house.lemnos(&["apps", "grant", APP, "ada"]);
+        house.lemnos(&["apps", "set", APP, "branches=dev"]);
         git2::Repository::init_bare(house.home.path().join("work")).unwrap();
         house.builder.kill();
         fs::remove_file(&house.builder.socket).unwrap();
@@ -98,7 +99,8 @@ impl House {
         let builder = FakeBuilder::start(home.path());
         let registry = FakeRegistry::start_process();
         registry.demand_children();
-        Self { home, builder, registry, server: None, ssh, env: Vec::new(), args: Vec::new() }
+        let (server, env, args) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { home, builder, registry, server, ssh, env, args }
     }
 
     pub fn data(&self) -> PathBuf {
@@ -106,23 +108,24 @@ impl House {
     }
 
     /// What the next server gets in its environment.
-    pub fn set_env(&mut self, env: &[(&str, &str)]) {
-        self.env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    pub fn set_env(&self, env: &[(&str, &str)]) {
+        *self.env.lock().unwrap() = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     }
 
     /// Further flags of the next server.
-    pub fn set_args(&mut self, args: &[&str]) {
-        self.args = args.iter().map(|arg| (*arg).to_owned()).collect();
+    pub fn set_args(&self, args: &[&str]) {
+        *self.args.lock().unwrap() = args.iter().map(|arg| (*arg).to_owned()).collect();
     }
 
     /// Starts a server and waits until it is ready, or has ended.
-    pub fn serve(&mut self) {
+    pub fn serve(&self) {
         assert!(self.start(), "the server ended at start:\n{}", self.log());
     }
 
     /// The same where the server may well end at start: whether it is ready.
-    pub fn start(&mut self) -> bool {
-        assert!(self.server.is_none(), "one server a house");
+    pub fn start(&self) -> bool {
+        let mut server = self.server.lock().unwrap();
+        assert!(server.is_none(), "one server a house");
         let log =
             fs::OpenOptions::new().create(true).append(true).open(self.home.path().join("log")).unwrap();
         let prefix = format!("{}/crash", self.registry.host);
@@ -134,25 +137,24 @@ impl House {
             .args(["--builder", &self.builder.address()])
             .arg("--data")
             .arg(self.data())
-            .args(&self.args)
-            .envs(self.env.iter().map(|(k, v)| (k, v)))
+            .args(&*self.args.lock().unwrap())
+            .envs(self.env.lock().unwrap().iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
             .unwrap();
-        self.server = Some(child);
+        let child = server.insert(child);
         let ready = self.data().join("lemnos.json");
         let began = Instant::now();
         loop {
-            let server = self.server.as_mut().unwrap();
             // a server that was killed has left its file: only this one's counts
             let said = fs::read(&ready).ok().and_then(|json| serde_json::from_slice::<Value>(&json).ok());
-            if said.is_some_and(|said| said["pid"] == server.id()) {
+            if said.is_some_and(|said| said["pid"] == child.id()) {
                 return true;
             }
-            if server.try_wait().unwrap().is_some() {
-                self.server = None;
+            if child.try_wait().unwrap().is_some() {
+                *server = None;
                 return false;
             }
             assert!(began.elapsed() < PATIENCE, "the server is not ready:\n{}", self.log());
@@ -165,22 +167,22 @@ impl House {
     }
 
     pub fn server_pid(&self) -> u32 {
-        self.server.as_ref().unwrap().id()
+        self.server.lock().unwrap().as_ref().unwrap().id()
     }
 
     /// Whether the server still runs; one that has ended is reaped.
-    pub fn is_up(&mut self) -> bool {
-        let Some(server) = &mut self.server else { return false };
-        let up = server.try_wait().unwrap().is_none();
+    pub fn is_up(&self) -> bool {
+        let mut server = self.server.lock().unwrap();
+        let up = server.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none());
         if !up {
-            self.server = None;
+            *server = None;
         }
         up
     }
 
     /// SIGKILL, as a power cut.
-    pub fn kill(&mut self) {
-        if let Some(mut server) = self.server.take() {
+    pub fn kill(&self) {
+        if let Some(mut server) = self.server.lock().unwrap().take() {
             let _ = server.kill();
             server.wait().unwrap();
         }
@@ -192,9 +194,9 @@ impl House {
     }
 
     /// Waits for a server that ends by itself.
-    pub fn await_end(&mut self) -> std::process::ExitStatus {
+    pub fn await_end(&self) -> std::process::ExitStatus {
         let began = Instant::now();
-        let mut server = self.server.take().unwrap();
+        let mut server = self.server.lock().unwrap().take().unwrap();
         loop {
             if let Some(status) = server.try_wait().unwrap() {
                 return status;
@@ -205,7 +207,7 @@ impl House {
     }
 
     /// SIGTERM, and a clean end.
-    pub fn stop(&mut self) {
+    pub fn stop(&self) {
         self.terminate();
         let status = self.await_end();
         assert!(status.success(), "{status}\n{}", self.log());

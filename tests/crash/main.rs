@@ -11,4 +11,6 @@
 #[path = "../fake/fakes.rs"]
 mod fake;
 mod house;
+mod schedule;
+mod seeds;
 mod spine;

@@ -6,7 +6,7 @@ const DOCKERFILE: &str = "FROM scratch\n# fake: say hello from the step\n";
 
 #[test]
 fn a_push_on_fakes_moves_ref_and_tags() {
-    let mut house = House::new();
+    let house = House::new();
     house.serve();
     let first = house.commit(None, &[("Dockerfile", DOCKERFILE)], "first");
     house.push(&[&format!("{first}:refs/heads/main")]).succeeded().shows("hello from the step");
@@ -27,7 +27,7 @@ fn a_push_on_fakes_moves_ref_and_tags() {
 
 #[test]
 fn fakes_that_were_killed_come_back() {
-    let mut house = House::new();
+    let house = House::new();
     house.serve();
     let first = house.commit(None, &[("Dockerfile", "FROM scratch\n# fake: die\n")], "dies");
     house.push(&[&format!("{first}:refs/heads/main")]).failed();

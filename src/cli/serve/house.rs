@@ -145,11 +145,6 @@ pub async fn serve(config: Config, around: Surroundings, stop: CancellationToken
     ReadyFile::clear(&config.data_dir, &lock)?;
     let runtime_dir = wiring::runtime_dir(&config.data_dir, &around.temp_dir)?;
     let store = Store::open(&config.data_dir).await?;
-    for build in store.live_builds(None).await? {
-        tracing::warn!(build = %build.id, app = %build.app, reference = %build.reference, "this build was interrupted");
-        let reason = Some("the server stopped while it ran".to_owned());
-        store.finish_build(&build.id, &Finished::as_state(BuildState::Interrupted, now_ms(), reason)).await?;
-    }
     let engines = Engines::up(&config, &around, &runtime_dir).await?;
     let served = doors(&config, &around, &store, &runtime_dir, &engines, &lock, stop).await;
     stop_all(engines.own).await;
@@ -179,6 +174,7 @@ async fn doors(
     for recovered in tagger.recover(&repository_of).await? {
         tracing::warn!(?recovered, "a push that was at its commit point is settled");
     }
+    end_interrupted(store).await?;
     let pipeline = Pipeline {
         store: store.clone(),
         registry,
@@ -237,6 +233,20 @@ async fn doors(
     control.abort();
     ssh?;
     http.map_err(|e| Report::internal(format!("the HTTP door: {e}")))
+}
+
+/// Ends the builds that were under way when the server stopped. After the journal has said which of them were published: these
+/// have succeeded.
+async fn end_interrupted(store: &Store) -> Result<(), Report> {
+    for build in store.live_builds(None).await? {
+        let (state, reason) = match &build.digest {
+            Some(_) => (BuildState::Succeeded, None),
+            None => (BuildState::Interrupted, Some("the server stopped while it ran".to_owned())),
+        };
+        tracing::warn!(build = %build.id, app = %build.app, reference = %build.reference, state = state.as_str(), "this build was under way when the server stopped");
+        store.finish_build(&build.id, &Finished::as_state(state, now_ms(), reason)).await?;
+    }
+    Ok(())
 }
 
 /// What a server that was killed may have left in its repositories: git's lock files and the hidden refs of builds.
