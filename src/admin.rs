@@ -4,9 +4,12 @@
 //! Who may do what is decided here alone, in `rights`: a door says who asks. Must not know a door or render anything.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
+use crate::audit::{Filter, Logged, Trail, Verdict};
 use crate::error::{Kind, Report};
 use crate::event::Recorded;
 use crate::model::{
@@ -20,6 +23,7 @@ mod keys;
 pub mod lock;
 mod logins;
 pub mod ready;
+mod recorded;
 pub mod rights;
 pub mod settings;
 pub mod socket;
@@ -133,6 +137,12 @@ pub enum Request {
         app: AppName,
         what: String,
     },
+    /// Entries of the audit record. Where there is none yet after `after_seq`, the answer may wait that long.
+    Audit {
+        filter: Filter,
+        wait_ms: u64,
+    },
+    VerifyAudit,
 }
 
 impl Request {
@@ -163,7 +173,9 @@ impl Request {
             | Self::ListBuilds { .. }
             | Self::ShowBuild { .. }
             | Self::BuildEvents { .. }
-            | Self::PlanApp { .. } => false,
+            | Self::PlanApp { .. }
+            | Self::Audit { .. }
+            | Self::VerifyAudit => false,
         }
     }
 }
@@ -216,6 +228,12 @@ pub enum Response {
         build: Box<Build>,
         events: Vec<Recorded>,
     },
+    Audit {
+        entries: Vec<Logged>,
+        /// Whether asking for later ones makes sense: a server runs.
+        grows: bool,
+    },
+    AuditVerified(Verdict),
 }
 
 /// Who asks, as they are known here.
@@ -281,6 +299,8 @@ pub struct Context {
     pub repositories: Arc<dyn Repositories>,
     /// What builds; none without a server.
     pub work: Option<Arc<dyn Work>>,
+    /// The audit record's writer.
+    pub trail: Trail,
 }
 
 impl std::fmt::Debug for Context {
@@ -295,9 +315,18 @@ impl std::fmt::Debug for Context {
 /// The most events of one answer; a log is read in pages.
 pub const EVENTS_LIMIT: u32 = 1_000;
 
-/// Does it, if the caller may.
-#[expect(clippy::too_many_lines, reason = "one arm a request")]
+/// Does it, if the caller may; on record.
 pub async fn execute(
+    store: &Store,
+    context: &Context,
+    caller: &Caller,
+    request: Request,
+) -> Result<Response, Report> {
+    recorded::execute(store, context, caller, request).await
+}
+
+#[expect(clippy::too_many_lines, reason = "one arm a request")]
+async fn perform(
     store: &Store,
     context: &Context,
     caller: &Caller,
@@ -381,6 +410,13 @@ pub async fn execute(
             let work = work::at(context, "reads the repositories")?;
             Response::Plan(Box::new(work.plan(&app, &what).await?))
         }
+        Request::Audit { filter, wait_ms } => {
+            let grows = context.trail.is_written();
+            let wait_ms = if grows { wait_ms } else { 0 };
+            let entries = entries(store, &context.trail, &filter, wait_ms).await?;
+            Response::Audit { entries, grows }
+        }
+        Request::VerifyAudit => Response::AuditVerified(store.verify_audit().await?),
     })
 }
 
@@ -390,6 +426,26 @@ pub async fn follow(store: &Store, caller: &Caller, build: &str, from_seq: u64) 
     rights::admit(store, caller, &request).await?;
     let id: BuildId = store.find_build(build, &caller.visible()).await?.id;
     Ok(Follow::new(store.clone(), id, from_seq))
+}
+
+/// The longest that an answer waits for something to tell.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+async fn entries(store: &Store, trail: &Trail, filter: &Filter, wait_ms: u64) -> Result<Vec<Logged>, Report> {
+    // what was left before we ask is part of the answer; a record that cannot be written can be read
+    if let Err(error) = trail.flush().await {
+        tracing::warn!(%error, "the audit record is read without its newest entries");
+    }
+    let until = Instant::now() + Duration::from_millis(wait_ms).min(LONGEST_WAIT);
+    let mut changes = store.audit_changes();
+    loop {
+        changes.borrow_and_update();
+        let found = store.audit(filter).await?;
+        let over = tokio::time::timeout_at(until, changes.changed());
+        if !found.is_empty() || filter.after_seq.is_none() || over.await.is_err() {
+            return Ok(found);
+        }
+    }
 }
 
 async fn view(store: &Store, context: &Context, app: App) -> Result<AppView, Report> {

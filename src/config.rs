@@ -80,10 +80,18 @@ pub struct Config {
     pub housekeeping: Duration,
     pub log_tail_lines: u32,
     pub heartbeat: Duration,
+    pub audit: Audit,
     pub limits: Limits,
     pub ssh_limits: SshLimits,
     /// Every setting as it is in effect, in the order of `SETTINGS`.
     pub shown: Vec<Shown>,
+}
+
+/// What the audit record keeps: no entry longer than this, and not more of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audit {
+    pub keep: Duration,
+    pub keep_entries: u64,
 }
 
 /// What one push may cost.
@@ -156,6 +164,11 @@ pub fn resolve(
         transfer: r.seconds("limits.transfer_seconds")?,
         build: r.seconds("limits.build_seconds")?,
     };
+    let day = Duration::from_secs(86_400);
+    let audit = Audit {
+        keep: day.saturating_mul(r.count("audit.keep_days")?),
+        keep_entries: r.number("audit.keep_entries")?,
+    };
     let ssh_limits = SshLimits {
         login_grace: r.seconds("ssh_limits.login_grace_seconds")?,
         auth_tries: r.number("ssh_limits.auth_tries")?,
@@ -197,6 +210,7 @@ pub fn resolve(
         housekeeping: r.seconds("housekeeping_seconds")?,
         log_tail_lines: r.count("log_tail_lines")?,
         heartbeat: r.seconds("heartbeat_seconds")?,
+        audit,
         limits,
         ssh_limits,
         shown: Vec::new(),

@@ -4,6 +4,7 @@
 //! door. Must not know which door it is, read the environment, files or the store, or decide who may do what: `admin` does.
 
 pub mod apps;
+pub mod audit;
 pub mod builds;
 pub mod keys;
 pub mod table;
@@ -26,6 +27,8 @@ pub enum Verb {
     Apps(apps::Args),
     /// Past and running builds.
     Builds(builds::Args),
+    /// Every login, push, change and refusal.
+    Audit(audit::Args),
 }
 
 impl Verb {
@@ -35,6 +38,7 @@ impl Verb {
             Self::Keys(args) => keys::run(args, desk).await,
             Self::Apps(args) => apps::run(args, desk).await,
             Self::Builds(args) => builds::run(args, desk).await,
+            Self::Audit(args) => audit::run(args, desk).await,
         }
     }
 }

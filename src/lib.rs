@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod assemble;
+pub mod audit;
 pub mod backup;
 pub mod buildkit;
 pub mod cli;

@@ -19,6 +19,7 @@ use sqlx::{Sqlite, Transaction};
 use tokio::sync::watch;
 
 mod apps;
+mod audit;
 mod builds;
 mod error;
 mod events;
@@ -33,6 +34,7 @@ mod snapshot;
 mod tags;
 mod users;
 
+pub use audit::{AUDIT_LIMIT, Note};
 pub use builds::{BuildFilter, Finished};
 pub use error::StoreError;
 pub use generations::TagsAt;
@@ -60,6 +62,8 @@ static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/store/migration
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
+    /// What the next change made through this handle leaves in the audit record.
+    note: Option<Note>,
 }
 
 struct Inner {
@@ -73,6 +77,7 @@ struct Inner {
     login_changes: std::sync::atomic::AtomicU64,
     /// For the key of the sealed secrets.
     data_dir: PathBuf,
+    audit_changes: watch::Sender<u64>,
 }
 
 impl std::fmt::Debug for Store {
@@ -115,7 +120,9 @@ impl Store {
         }
         let (turn, build_changes) = (Arc::default(), watch::Sender::new(0));
         let (login_changes, data_dir) = (Default::default(), data_dir.to_owned());
-        Ok(Self { inner: Arc::new(Inner { pool, turn, build_changes, login_changes, data_dir }) })
+        let audit_changes = watch::Sender::new(0);
+        let inner = Inner { pool, turn, build_changes, login_changes, audit_changes, data_dir };
+        Ok(Self { inner: Arc::new(inner), note: None })
     }
 
     /// For the other files of `store` only: everything else calls typed queries.
@@ -128,7 +135,8 @@ impl Store {
     pub(crate) async fn write(&self) -> Result<Write> {
         let turn = self.turn().await;
         let transaction = self.inner.pool.begin_with("BEGIN IMMEDIATE").await?;
-        Ok(Write { transaction, _turn: turn })
+        let audit = self.note.clone().map(|note| (note, self.inner.audit_changes.clone()));
+        Ok(Write { transaction, audit, _turn: turn })
     }
 
     /// Keeps other writers of this process out.
@@ -168,13 +176,23 @@ impl Store {
 /// A write transaction: every change goes through one. Dropped without `commit`, it changes nothing.
 pub(crate) struct Write {
     transaction: Transaction<'static, Sqlite>,
+    /// The entry that goes with it, and whom to tell.
+    audit: Option<(Note, watch::Sender<u64>)>,
     // after the transaction, so that the next in line finds it closed
     _turn: tokio::sync::OwnedMutexGuard<()>,
 }
 
 impl Write {
-    pub(crate) async fn commit(self) -> std::result::Result<(), sqlx::Error> {
-        self.transaction.commit().await
+    pub(crate) async fn commit(mut self) -> std::result::Result<(), sqlx::Error> {
+        let Some((note, changes)) = self.audit.take() else { return self.transaction.commit().await };
+        let taken = note.write(&mut self.transaction).await?;
+        let committed = self.transaction.commit().await;
+        match taken {
+            Some(entry) if committed.is_err() => note.put_back(entry),
+            Some(_) => changes.send_modify(|count| *count = count.wrapping_add(1)),
+            None => {}
+        }
+        committed
     }
 }
 

@@ -5,6 +5,7 @@
 //! nothing.
 
 use super::Request;
+use crate::audit::Who;
 use crate::error::{Kind, Report};
 use crate::model::{
     Access, Actor, App, AppName, Deploy, Fingerprint, KeyOwner, Role, User, UserName, Visible,
@@ -90,6 +91,15 @@ impl Caller {
         }
     }
 
+    /// Who did it, for the audit record.
+    pub(super) fn who(&self) -> Who {
+        match self {
+            Self::Operator => Who::Operator,
+            Self::User { user, .. } => Who::User { name: user.clone() },
+            Self::DeployKey { app, .. } => Who::DeployKey { app: app.clone() },
+        }
+    }
+
     /// Whose keys they may see and remove: all (none), or their own.
     pub(super) fn limited_to(&self) -> Option<UserName> {
         match self.visible() {
@@ -141,6 +151,7 @@ fn needs(request: &Request) -> Needs<'_> {
         }
         Request::CancelBuild { build } | Request::RetryBuild { build } => Needs::Build(Access::Write, build),
         Request::PlanApp { app, .. } => Needs::App(Access::Read, app),
+        Request::Audit { .. } | Request::VerifyAudit => Needs::Admin("read the audit record"),
     }
 }
 

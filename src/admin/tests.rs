@@ -75,7 +75,8 @@ async fn house(refuse: bool, serving: bool) -> House {
     let repositories = Arc::new(Fake { refuse, ..Fake::default() });
     let prefix = Some("localhost:5000".parse().unwrap());
     let work = serving.then(|| Arc::new(Works) as Arc<dyn Work>);
-    let context = Context { prefix, repositories: repositories.clone(), work };
+    let trail = Trail::start(store.clone());
+    let context = Context { prefix, repositories: repositories.clone(), work, trail };
     House { dir, store, repositories, context }
 }
 

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use crate::admin::socket::{Connection, Followed};
 use crate::admin::{self, Caller, Context, DataLock, Repositories, Request, Response, Step, lock};
+use crate::audit::Trail;
 use crate::config::{self, Environment, Layer};
 use crate::console::Following;
 use crate::error::{Kind, Report};
@@ -105,6 +106,7 @@ impl DataArgs {
                     prefix: self.image_prefix()?,
                     repositories: Arc::new(OnDisk::of(&data_dir)),
                     work: None,
+                    trail: Trail::nowhere(),
                 };
                 return Ok(Target::Store { store, context, _lock: lock });
             }

@@ -84,6 +84,8 @@ pub static SETTINGS: &[Setting] = &[
     number("housekeeping_seconds", 1, DAY_S, "600"),
     number("log_tail_lines", 0, 1_000, "30"),
     number("heartbeat_seconds", 1, 3_600, "15"),
+    number("audit.keep_days", 1, 36_500, "365"),
+    number("audit.keep_entries", 1_000, 100_000_000, "1000000"),
     number("limits.push_bytes", 1_024, TIB, "2147483648"),
     number("limits.blob_bytes", 1_024, TIB, "268435456"),
     number("limits.new_bytes", 1_024, TIB, "4294967296"),

@@ -55,6 +55,11 @@ impl UserName {
         Self(format!("{DEPLOY}{app}"))
     }
 
+    /// The app whose deploy keys this names; none for a person.
+    pub fn deploys(&self) -> Option<AppName> {
+        self.0.strip_prefix(DEPLOY)?.parse().ok()
+    }
+
     /// Whether this names a user, not an app's deploy keys.
     pub fn is_person(&self) -> bool {
         !self.0.contains(':')

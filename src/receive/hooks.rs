@@ -26,6 +26,7 @@ use super::proc_receive::{self, Conversation, Request, Step};
 use super::quarantine::Inspection;
 use super::request::GitRequest;
 use super::service::{PushHandler, RefAnswer};
+use crate::audit::{self, Entry, Event, Trail, Who};
 use crate::model::{Push, PushOptions, RefUpdate};
 
 mod connection;
@@ -81,6 +82,7 @@ type Sessions = Arc<Mutex<HashMap<String, Arc<Session>>>>;
 pub(super) struct Answering {
     pub limits: Limits,
     pub handler: Arc<dyn PushHandler>,
+    pub trail: Trail,
     pub tracker: TaskTracker,
     pub memo: Memo,
 }
@@ -223,18 +225,21 @@ async fn answer(stream: UnixStream, sessions: &Sessions, answering: &Answering) 
         _ => None,
     };
     let Some(hello) = hello.filter(|_| user == Some(ours)) else {
-        tracing::warn!(uid = user, "a caller of the hook socket was refused: no greeting of ours");
-        return hook.refuse("this is not a hook of a running push").await;
+        let reason = "this is not a hook of a running push";
+        let uid = user.map_or_else(|| "unknown".to_owned(), |uid| uid.to_string());
+        answering.trail.note(stranger(reason).detail(format!("uid {uid}")));
+        return hook.refuse(reason).await;
     };
     let Some(session) = lock(sessions).get(&hello.token).cloned() else {
-        tracing::warn!(hook = hello.hook, "a hook was refused: its token belongs to no running push");
-        return hook.refuse("its token belongs to no running push").await;
+        let reason = "its token belongs to no running push";
+        answering.trail.note(stranger(reason).detail(hello.hook));
+        return hook.refuse(reason).await;
     };
     session.progress.with_server(true);
     match hello.hook.as_str() {
         "pre-receive" => pre_receive(&mut hook, &session, &hello, answering).await,
         "proc-receive" => proc_receive(&mut hook, &session, answering).await,
-        _ => hook.refuse("there is no such hook").await,
+        _ => refuse(&mut hook, &session.request, answering, "there is no such hook").await,
     }
     session.progress.with_server(false);
 }
@@ -243,12 +248,13 @@ async fn answer(stream: UnixStream, sessions: &Sessions, answering: &Answering) 
 async fn pre_receive(hook: &mut Hook, session: &Arc<Session>, hello: &Hello, answering: &Answering) {
     // a second question, or one after the answer, is not git's
     if std::mem::replace(&mut *lock(&session.stage), Stage::Refused) != Stage::Began {
-        return hook.refuse("pre-receive was asked before").await;
+        return refuse(hook, &session.request, answering, "pre-receive was asked before").await;
     }
     // ids, a name of at most 4096 bytes in a file system, and a line end
     let bound = answering.limits.max_updates.saturating_add(1).saturating_mul(4096 + 84);
     let Some(input) = hook.whole_input(bound).await else {
-        return hook.refuse(&Refusal::TooManyUpdates(answering.limits.max_updates).to_string()).await;
+        let reason = Refusal::TooManyUpdates(answering.limits.max_updates).to_string();
+        return refuse(hook, &session.request, answering, &reason).await;
     };
     let (limits, memo) = (answering.limits.clone(), answering.memo.clone());
     let (asking, quarantine) = (Arc::clone(session), hello.quarantine.clone());
@@ -274,7 +280,7 @@ async fn pre_receive(hook: &mut Hook, session: &Arc<Session>, hello: &Hello, ans
                 accepted.quarantine.map(|quarantine| Syncing::begin(&quarantine, &objects)).transpose();
             let Ok(syncing) = syncing else {
                 tracing::error!(request = %request.id, "the quarantine cannot be listed");
-                return hook.refuse("the new objects cannot be read").await;
+                return refuse(hook, request, answering, "the new objects cannot be read").await;
             };
             *lock(&session.syncing) = syncing;
             *lock(&session.stage) = Stage::Checked(accepted.updates);
@@ -282,10 +288,7 @@ async fn pre_receive(hook: &mut Hook, session: &Arc<Session>, hello: &Hello, ans
             hook.exit(0).await;
         }
         Err(refusal) => {
-            tracing::info!(
-                target: "audit", request = %request.id, app = %request.app.name, user = %request.user, key = %request.key,
-                reason = %refusal, "push refused",
-            );
+            answering.trail.note(entry(request, Event::PushRefused { reason: refusal.to_string() }));
             let mut text = PushText::default();
             text.line("error", &refusal.to_string());
             if let Some(remedy) = refusal.remedy() {
@@ -304,22 +307,26 @@ async fn proc_receive(hook: &mut Hook, session: &Arc<Session>, answering: &Answe
         Ok(None) => return,
         Err(problem) => {
             tracing::warn!(request = %session.request.id, %problem, "git's proc-receive request cannot be read");
-            return hook.refuse(&problem.to_string()).await;
+            return refuse(hook, &session.request, answering, &problem.to_string()).await;
         }
     };
     let stage = std::mem::replace(&mut *lock(&session.stage), Stage::Handed(request.updates.len()));
     match stage {
         Stage::Checked(checked) if request.updates.iter().all(|update| checked.contains(update)) => {}
-        _ => return hook.refuse("git asks for refs that were not checked").await,
+        _ => {
+            let reason = "git asks for refs that were not checked";
+            return refuse(hook, &session.request, answering, reason).await;
+        }
     }
     let syncing = lock(&session.syncing).take().unwrap_or_default();
     if let Err(cause) = syncing.done().await {
         tracing::error!(request = %session.request.id, %cause, "new objects could not be synced");
-        return hook.refuse("the new objects could not be written to the disk").await;
+        let reason = "the new objects could not be written to the disk";
+        return refuse(hook, &session.request, answering, reason).await;
     }
     let options = PushOptions::parse(request.options.iter().map(String::as_str));
     let answers = match options {
-        Ok(options) => hand_over(hook, session, answering, request, options).await,
+        Ok(options) => hand_over(hook, session, answering, &request, options).await,
         Err(problem) => {
             let no = |update: &RefUpdate| RefAnswer {
                 name: update.name.clone(),
@@ -328,15 +335,42 @@ async fn proc_receive(hook: &mut Hook, session: &Arc<Session>, answering: &Answe
             request.updates.iter().map(no).collect()
         }
     };
-    for answer in &answers {
-        let about = &session.request;
-        tracing::info!(
-            target: "audit", request = %about.id, app = %about.app.name, user = %about.user, key = %about.key,
-            reference = %answer.name, refused = answer.result.as_ref().err(), "push answered",
-        );
+    // what the pusher is told is on record before they hear it; the refs have moved, so an error changes nothing
+    if let Err(error) = answering.trail.record(answered(&session.request, &request.updates, &answers)).await {
+        tracing::error!(request = %session.request.id, %error, "the push is answered, and not on record");
     }
     hook.send(Kind::Output, &proc_receive::report(&answers)).await;
     hook.exit(0).await;
+}
+
+/// Refuses a push on record.
+async fn refuse(hook: &mut Hook, request: &GitRequest, answering: &Answering, reason: &str) {
+    answering.trail.note(entry(request, Event::PushRefused { reason: reason.to_owned() }));
+    hook.refuse(reason).await;
+}
+
+fn stranger(reason: &str) -> Entry {
+    audit::entry(Who::Anonymous, Event::HookRefused { reason: reason.to_owned() })
+}
+
+pub(super) fn entry(request: &GitRequest, event: Event) -> Entry {
+    let actor = Who::of(&request.user);
+    let entry = audit::entry(actor, event).key(request.key.clone()).peer(request.peer);
+    entry.app(request.app.name.clone()).request(&request.id)
+}
+
+/// One entry for each ref; the answers are in the order of the updates.
+fn answered(request: &GitRequest, updates: &[RefUpdate], answers: &[RefAnswer]) -> Vec<Entry> {
+    let one = |(update, answer): (&RefUpdate, &RefAnswer)| {
+        let event = Event::PushAnswered {
+            reference: update.name.to_string(),
+            old: update.old.to_string(),
+            new: update.new.to_string(),
+            refused: answer.result.as_ref().err().cloned(),
+        };
+        entry(request, event)
+    };
+    updates.iter().zip(answers).map(one).collect()
 }
 
 async fn converse(hook: &mut Hook, limits: &Limits) -> Result<Option<Request>, proc_receive::ProtocolError> {
@@ -358,7 +392,7 @@ async fn hand_over(
     hook: &mut Hook,
     session: &Arc<Session>,
     answering: &Answering,
-    request: Request,
+    request: &Request,
     options: PushOptions,
 ) -> Vec<RefAnswer> {
     let about = &session.request;

@@ -12,12 +12,13 @@ use tokio_util::task::TaskTracker;
 
 use super::child::{self, Cut, Ended, HookPlace, Progress};
 use super::error::ReceiveError;
-use super::hooks::{Answering, Hooks, Session};
+use super::hooks::{Answering, Hooks, Session, entry};
 use super::limits::Limits;
 use super::measure::Memo;
 use super::output::PushOutput;
 use super::repo::Repositories;
 use super::request::{GitIo, GitRequest};
+use crate::audit::{Event, Trail};
 use crate::model::{Push, RefName};
 
 /// `safe.bareRepository` came with this one; everything else that is needed is older.
@@ -35,6 +36,8 @@ pub struct ReceiveConfig {
     /// git's absolute path.
     pub git: PathBuf,
     pub limits: Limits,
+    /// Where pushes are recorded.
+    pub trail: Trail,
 }
 
 /// Decides over a push.
@@ -85,6 +88,7 @@ impl Receiver {
         let answering = Answering {
             limits: config.limits.clone(),
             handler,
+            trail: config.trail.clone(),
             tracker: tracker.clone(),
             memo: Memo::default(),
         };
@@ -113,10 +117,6 @@ impl Receiver {
 impl Inner {
     async fn serve(&self, request: GitRequest, mut io: GitIo) -> u32 {
         let (id, service) = (request.id.clone(), request.service);
-        tracing::info!(
-            target: "audit", request = %id, app = %request.app.name, user = %request.user, key = %request.key,
-            peer = %request.peer, %service, "request began",
-        );
         if self.tracker.is_closed() {
             say(&mut io.stderr, "error: the server is stopping; try again in a moment\n").await;
             return 1;
@@ -132,7 +132,7 @@ impl Inner {
                 return 128;
             }
         };
-        tracing::info!(target: "audit", request = %id, %service, status = ended.status, cut = ?ended.cut, "request ended");
+        tracing::debug!(request = %id, %service, status = ended.status, cut = ?ended.cut, "request ended");
         ended.status
     }
 
@@ -157,6 +157,13 @@ impl Inner {
         })?;
         if let Some(text) = last_word(&ended, session) {
             say(&mut ended.stderr, text).await;
+        }
+        if let Some(reason) = ended_by_us(&ended, session) {
+            let event = match service.writes() {
+                true => Event::PushRefused { reason },
+                false => Event::RequestRefused { service: Some(service.to_string()), reason },
+            };
+            self.config.trail.note(entry(&session.request, event));
         }
         Ok(ended)
     }
@@ -204,6 +211,19 @@ async fn say(to: &mut Stderr, text: &str) {
     if to.write_all(text.as_bytes()).await.is_ok() {
         let _ = to.flush().await;
     }
+}
+
+/// Why a request came to nothing, where neither our check nor the handler has said so: git refused it, or we cut it off.
+fn ended_by_us(ended: &Ended, session: &Session) -> Option<String> {
+    let reason = match ended.cut {
+        Some(Cut::ClientGone) => return None,
+        Some(Cut::Stalled) => "nothing came for a long time",
+        Some(Cut::TooLong) => "the transfer took too long",
+        Some(Cut::TooMuch) => "more refs or options than one push may name",
+        None if session.progress.opening().0 > session.handed() && !session.refused() => "git refused it",
+        None => return None,
+    };
+    Some(reason.to_owned())
 }
 
 /// What git's own words leave out.

@@ -16,6 +16,7 @@ use super::admission::Place;
 use super::door::Door;
 use super::listener::House;
 use super::streams::{Prompt, Severable};
+use crate::audit::{self, Event, Who};
 
 /// russh reads each packet in two parts; idle connections keep this much.
 const READ_BUFFER: usize = 16 << 10;
@@ -37,18 +38,18 @@ pub(super) async fn serve(house: Arc<House>, socket: TcpStream, peer: SocketAddr
     let mut session = tokio::select! {
         started = timeout_at(deadline, starting) => match started {
             Ok(Ok(session)) => session,
-            Ok(Err(e)) => return ended(peer, "greeting", Err(e)),
-            Err(_) => return too_slow(peer),
+            Ok(Err(e)) => return ended(&house, peer, "greeting", Err(e)),
+            Err(_) => return too_slow(&house, peer),
         },
         () = house.shutdown.cancelled() => return,
     };
     tokio::select! {
         // In this order: who has logged in is neither too late nor in the way of a shutdown.
         biased;
-        end = &mut session => return ended(peer, "login", end),
+        end = &mut session => return ended(&house, peer, "login", end),
         Ok(()) = logged_in => place.logged_in(),
         () = sleep_until(deadline) => {
-            too_slow(peer);
+            too_slow(&house, peer);
             cut.cancel();
             return settle(session).await;
         }
@@ -58,7 +59,7 @@ pub(super) async fn serve(house: Arc<House>, socket: TcpStream, peer: SocketAddr
         }
     }
     tokio::select! {
-        end = &mut session => return ended(peer, "session", end),
+        end = &mut session => return ended(&house, peer, "session", end),
         () = house.cut_off.cancelled() => {}
         why = no_longer_needed(&house, sessions) => {
             // A client throws away output that it has not shown yet when it is told to go: most go by themselves.
@@ -96,13 +97,30 @@ async fn settle(session: RunningSession<Door>) {
     let _ = timeout(PARTING, session).await;
 }
 
-fn too_slow(peer: SocketAddr) {
-    tracing::info!(event = "cut", %peer, reason = "login-grace", "connection cut");
+fn too_slow(house: &House, peer: SocketAddr) {
+    cut(house, peer, "login-grace".to_owned());
 }
 
-fn ended(peer: SocketAddr, phase: &'static str, end: Result<(), super::Error>) {
-    match end {
-        Ok(()) => tracing::debug!(%peer, phase, "connection ended"),
-        Err(e) => tracing::debug!(%peer, phase, "connection ended: {e}"),
+fn cut(house: &House, peer: SocketAddr, reason: String) {
+    house.trail.note(audit::entry(Who::Anonymous, Event::ConnectionCut { reason }).peer(peer));
+}
+
+fn ended(house: &House, peer: SocketAddr, phase: &'static str, end: Result<(), super::Error>) {
+    let Err(error) = end else {
+        tracing::debug!(%peer, phase, "connection ended");
+        return;
+    };
+    tracing::debug!(%peer, phase, "connection ended: {error}");
+    match error {
+        super::Error::TooManyAttempts => cut(house, peer, "too-many-attempts".to_owned()),
+        super::Error::Protocol(error) if phase != "session" && !went_away(&error) => {
+            cut(house, peer, format!("protocol: {error}"));
+        }
+        _ => {}
     }
+}
+
+/// The client closed the connection, with or without a word: nothing was refused.
+fn went_away(error: &russh::Error) -> bool {
+    matches!(error, russh::Error::HUP | russh::Error::Disconnect | russh::Error::IO(_))
 }

@@ -21,6 +21,7 @@ use super::listener::House;
 use super::session::{Caller, Waiting};
 use super::window::Window;
 use super::{Error, Identity, transport};
+use crate::audit::{self, Event, Who};
 use crate::model::Fingerprint;
 
 /// Offers of known keys without a signature cost nothing but a lookup; no client needs this many.
@@ -88,10 +89,12 @@ impl Door {
 
     /// Refuses a key. When no more are tried, only the round that tells why is left.
     fn refuse(&mut self, key: Option<Fingerprint>, algorithm: &Algorithm, why: Useless) -> Auth {
-        tracing::info!(
-            event = "key-refused", peer = %self.peer, ssh_user = ?self.attempts.ssh_user(), key = key.as_ref().map(Fingerprint::as_str),
-            algorithm = %algorithm, reason = why.reason(), "key refused"
-        );
+        let event = Event::LoginRefused {
+            ssh_user: self.attempts.ssh_user().to_owned(),
+            algorithm: algorithm.to_string(),
+            reason: why.reason().to_owned(),
+        };
+        self.house.trail.note(audit::entry(Who::Anonymous, event).key(key.clone()).peer(self.peer));
         self.attempts.refuse(key, algorithm, why);
         let mut methods = transport::methods();
         if self.attempts.refusals() >= self.house.config.max_auth_tries {
@@ -102,11 +105,7 @@ impl Door {
 
     fn out_of_attempts(&mut self) -> bool {
         self.offers += 1;
-        let out = self.attempts.refusals() >= self.house.config.max_auth_tries || self.offers > MAX_OFFERS;
-        if out {
-            tracing::info!(event = "cut", peer = %self.peer, ssh_user = ?self.attempts.ssh_user(), reason = "too-many-attempts", "connection cut");
-        }
-        out
+        self.attempts.refusals() >= self.house.config.max_auth_tries || self.offers > MAX_OFFERS
     }
 
     fn caller(&self) -> Option<Caller> {
@@ -125,7 +124,11 @@ impl Door {
     }
 
     fn denied(&self, what: &'static str) {
-        tracing::info!(event = "denied", peer = %self.peer, user = self.who.as_ref().map(|w| w.user.as_str()), reason = what, "request denied");
+        let who = self.who.as_ref();
+        let actor = who.map_or(Who::Anonymous, |who| Who::of(&who.user));
+        let event = Event::ChannelRefused { what: what.to_owned() };
+        let key = who.map(|who| who.key.clone());
+        self.house.trail.note(audit::entry(actor, event).key(key).peer(self.peer));
     }
 }
 
@@ -154,10 +157,9 @@ impl Handler for Door {
         self.attempts.by(user);
         match self.owner(key.public_key, key.algorithm).await {
             Ok(who) => {
-                tracing::info!(
-                    event = "logged-in", peer = %self.peer, ssh_user = ?self.attempts.ssh_user(), user = %who.user, key = %who.key,
-                    algorithm = %key.algorithm, "logged in"
-                );
+                let actor = Who::of(&who.user);
+                let event = Event::LoggedIn { algorithm: key.algorithm.to_string() };
+                self.house.trail.note(audit::entry(actor, event).key(who.key.clone()).peer(self.peer));
                 self.who = Some(who);
                 Ok(Auth::Accept)
             }

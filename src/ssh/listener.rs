@@ -8,18 +8,23 @@ use std::time::Duration;
 use russh::keys::HashAlg;
 use russh::server;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::admission::{Admission, Full};
 use super::{Config, Error, GitHost, PrivateKey, connection, transport};
+use crate::audit::{self, Event, Trail, Who};
+
+/// Dropped connections are said so often.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// What all connections share.
 pub(super) struct House {
     pub(super) config: Config,
     pub(super) russh: Arc<server::Config>,
     pub(super) host: Arc<dyn GitHost>,
+    pub(super) trail: Trail,
     /// Connections and sessions; also those whose client is gone.
     pub(super) tasks: TaskTracker,
     /// No new work.
@@ -55,6 +60,7 @@ impl Listener {
         config: Config,
         host_keys: Vec<PrivateKey>,
         host: Arc<dyn GitHost>,
+        trail: Trail,
         shutdown: CancellationToken,
     ) -> Result<(), Error> {
         for key in &host_keys {
@@ -66,6 +72,7 @@ impl Listener {
             config,
             russh,
             host,
+            trail,
             tasks: TaskTracker::new(),
             shutdown,
             cut_off: CancellationToken::new(),
@@ -90,6 +97,10 @@ impl Listener {
         loop {
             let accepted = tokio::select! {
                 accepted = self.socket.accept() => accepted,
+                () = dropped.due() => {
+                    dropped.say(&house.trail);
+                    continue;
+                }
                 () = house.shutdown.cancelled() => return,
             };
             let (socket, peer) = match accepted {
@@ -103,7 +114,7 @@ impl Listener {
                 Ok(place) => {
                     house.tasks.spawn(connection::serve(Arc::clone(house), socket, peer, place));
                 }
-                Err(full) => dropped.one(&socket, peer, full),
+                Err(full) => dropped.one(&socket, peer, full, &house.trail),
             }
         }
     }
@@ -122,18 +133,34 @@ async fn pause_after(error: &io::Error) {
 #[derive(Default)]
 struct Dropped {
     since_said: u64,
+    last: Option<(SocketAddr, Full)>,
     said: Option<Instant>,
 }
 
 impl Dropped {
-    fn one(&mut self, socket: &TcpStream, peer: SocketAddr, full: Full) {
+    fn one(&mut self, socket: &TcpStream, peer: SocketAddr, full: Full, trail: &Trail) {
         // Best effort: a client shows it with -v.
         let _ = socket.try_write(format!("lemnos: {full}, try again in a moment\r\n").as_bytes());
         self.since_said += 1;
-        if self.said.is_none_or(|said| said.elapsed() >= Duration::from_secs(1)) {
-            tracing::warn!(event = "dropped", %peer, reason = %full, count = self.since_said, "connection dropped");
-            self.said = Some(Instant::now());
-            self.since_said = 0;
+        self.last = Some((peer, full));
+        if self.said.is_none_or(|said| said.elapsed() >= QUIET) {
+            self.say(trail);
         }
+    }
+
+    /// When the rest of a flood is to be said; never, when all is.
+    async fn due(&self) {
+        match self.said.filter(|_| self.last.is_some()) {
+            Some(said) => sleep_until(said + QUIET).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn say(&mut self, trail: &Trail) {
+        let Some((peer, full)) = self.last.take() else { return };
+        let event = Event::ConnectionDropped { reason: full.to_string() };
+        trail.note(audit::entry(Who::Anonymous, event).peer(peer).times(self.since_said));
+        self.said = Some(Instant::now());
+        self.since_said = 0;
     }
 }

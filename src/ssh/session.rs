@@ -18,6 +18,7 @@ use super::command::{Command, Refused};
 use super::listener::House;
 use super::streams::{self, Chunk, Gauge, Inlet, Output, Stdin, Stream, WhenGone};
 use super::{GitIo, GitRequest, GitService, Identity};
+use crate::audit::{self, Entry, Event, Who};
 use crate::model::{App, AppName};
 
 /// Messages of up to a packet each between the connection and the one who serves.
@@ -163,30 +164,38 @@ impl Caller {
         house.tasks.spawn(async move {
             let _open = open;
             let status = match asked {
-                Ok(Command::Git { service, app }) => {
-                    match self.admit(service, &app).await {
-                        Ok(app) => {
-                            self.git(&client, GitRequest { protocol, ..self.request(service, app) }, stdin).await
-                        }
-                        Err(text) => {
-                            tracing::info!(event = "refused", peer = %self.peer, user = %self.who.user, key = %self.who.key, app = %app, service = %service, reason = %text.replace('\n', " "), "git request refused");
-                            client.put(Stream::Stdout, git_error(&text)).await;
-                            REFUSED
-                        }
+                Ok(Command::Git { service, app }) => match self.admit(service, &app).await {
+                    Ok(app) => {
+                        self.git(&client, GitRequest { protocol, ..self.request(service, app) }, stdin).await
                     }
-                }
+                    Err(text) => {
+                        let reason = text.lines().next().unwrap_or_default().to_owned();
+                        let event = Event::RequestRefused { service: Some(service.to_string()), reason };
+                        self.note(event, |entry| entry.app(app));
+                        client.put(Stream::Stdout, git_error(&text)).await;
+                        REFUSED
+                    }
+                },
                 Ok(Command::Help) => {
                     client.put(Stream::Stdout, help(&self.who).into()).await;
                     0
                 }
                 Err(refused) => {
-                    tracing::info!(event = "refused", peer = %self.peer, user = %self.who.user, key = %self.who.key, reason = %refused, "command refused");
+                    let event = Event::RequestRefused { service: None, reason: refused.to_string() };
+                    self.note(event, |entry| entry);
                     self.refuse(&client, &refused).await;
                     REFUSED
                 }
             };
             client.end(status).await;
         });
+    }
+
+    /// Leaves an entry of this caller's in the audit record.
+    fn note(&self, event: Event, more: impl FnOnce(Entry) -> Entry) {
+        let actor = Who::of(&self.who.user);
+        let entry = audit::entry(actor, event).key(self.who.key.clone()).peer(self.peer);
+        self.house.trail.note(more(entry));
     }
 
     async fn refuse(&self, client: &Client, refused: &Refused) {
@@ -229,7 +238,8 @@ impl Caller {
     async fn git(&self, client: &Client, request: GitRequest, stdin: Stdin) -> u32 {
         let began = Instant::now();
         let (id, service, app) = (request.id.clone(), request.service, request.app.name.clone());
-        tracing::info!(event = "accepted", request = %id, peer = %self.peer, user = %self.who.user, key = %self.who.key, app = %app, service = %service, "git request accepted");
+        let event = Event::RequestAccepted { service: service.to_string() };
+        self.note(event, |entry| entry.app(app.clone()).request(&id));
         let when_gone = if service.writes() { WhenGone::Discard } else { WhenGone::BrokenPipe };
         let (sender, mut chunks) = mpsc::channel::<Chunk>(QUEUE);
         let output = |stream, sender| Box::new(Output::new(stream, sender, client.gone.clone(), when_gone));

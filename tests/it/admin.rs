@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use lemnos::admin::socket::{Listener, serve};
 use lemnos::admin::{Context, DataLock, Ready, ReadyFile, Repositories, Work};
+use lemnos::audit::Trail;
 use lemnos::error::Report;
 use lemnos::event::{BuildEvent, Recorded};
 use lemnos::model::{Actor, App, Build, BuildPlan, BuildState, Digest};
@@ -484,7 +485,9 @@ async fn server(home: &Home) -> Server {
     let store = home.store().await;
     let listener = Listener::bind(&home.data(), &lock).unwrap();
     let prefix = Some("registry.example.com/team".parse().unwrap());
-    let context = Context { prefix, repositories: Arc::new(NoRepositories), work: Some(Arc::new(NoWork)) };
+    let trail = Trail::start(store.clone());
+    let context =
+        Context { prefix, repositories: Arc::new(NoRepositories), work: Some(Arc::new(NoWork)), trail };
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(serve(listener, store.clone(), context));
     Server { store, lock, _tasks: tasks }

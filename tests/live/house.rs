@@ -398,6 +398,22 @@ impl House {
         None
     }
 
+    /// The audit record so far, oldest first: `{"seq", "entry": {"actor", "event", …}}` each.
+    pub fn audit(&self) -> Vec<Value> {
+        let said = self.lemnos(&["audit", "--limit", "10000", "--json"]).succeeded();
+        said.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Entries of one event (`push_refused`, `login_refused`, …), each as often as it stands for.
+    pub fn audited(&self, event: &str) -> Vec<Value> {
+        let of = |one: &Value| one["entry"]["event"]["type"] == event;
+        let times = |one: Value| {
+            let times = one["entry"]["times"].as_u64().unwrap_or(1);
+            std::iter::repeat_n(one, usize::try_from(times).unwrap())
+        };
+        self.audit().into_iter().filter(of).flat_map(times).collect()
+    }
+
     pub fn builds(&self, app: &str) -> Vec<Value> {
         let said = self.lemnos(&["builds", "list", "--app", app, "--json"]).succeeded();
         serde_json::from_str::<Value>(&said.stdout).unwrap().as_array().unwrap().clone()

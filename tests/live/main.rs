@@ -8,6 +8,7 @@
 )]
 
 mod attacks;
+mod audit;
 mod backup;
 mod buildkit;
 mod clients;

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -11,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::host::Host;
 use super::wiring;
 use crate::admin::{self, DataLock, Ready, ReadyFile};
-use crate::config::{Config, Environment};
+use crate::audit::Trail;
+use crate::config::{self, Config, Environment};
 use crate::engine::{self, Supervised};
 use crate::error::{Kind, Report};
 use crate::failpoint::Failpoints;
@@ -189,7 +191,8 @@ async fn doors(
         failpoints: around.failpoints.clone(),
     };
     let pushes = Pushes::new(store.clone(), pipeline, tagger.clone(), wiring::capacity(config));
-    let receive = wiring::receive(config, around, repositories.clone(), runtime_dir);
+    let trail = Trail::start(store.clone());
+    let receive = wiring::receive(config, around, repositories.clone(), runtime_dir, trail.clone());
     let receiver = Arc::new(Receiver::new(receive, Arc::new(pushes.clone()))?);
 
     let ssh = ssh::listen(config.ssh).await?;
@@ -197,7 +200,7 @@ async fn doors(
     let http_address = http.local_addr().map_err(|e| Report::internal(format!("the HTTP listener: {e}")))?;
     let host_keys = ssh::host_keys(&config.data_dir.join("ssh"))?;
     let control = admin::socket::Listener::bind(&config.data_dir, lock)?;
-    let context = wiring::admin(engines.prefix.clone(), repositories.clone());
+    let context = wiring::admin(engines.prefix.clone(), repositories.clone(), trail.clone());
     let control = tokio::spawn(admin::socket::serve(control, store.clone(), context));
     let ready = Ready {
         ssh: ssh.local_addr().to_string(),
@@ -212,12 +215,13 @@ async fn doors(
     let housekeeper =
         Housekeeper::new(store.clone(), repositories, wiring::housekeeping(config, around, runtime_dir));
     let housekeeping = tokio::spawn(housekeeper.run(stop.clone()));
+    let purging = tokio::spawn(retain_audit(store.clone(), config.audit.clone()));
     let completing = tokio::spawn(async move { tagger.keep_completing(repository_of).await });
     let host = Arc::new(Host { store: store.clone(), receiver: receiver.clone() });
     let closing = stop.clone();
     let (ssh, http) = tokio::join!(
         async {
-            let ended = ssh.run(wiring::ssh(config), host_keys, host, closing.clone()).await;
+            let ended = ssh.run(wiring::ssh(config), host_keys, host, trail.clone(), closing.clone()).await;
             // a door that fails closes the house: half a server helps nobody
             closing.cancel();
             ended
@@ -229,6 +233,8 @@ async fn doors(
     pushes.drain().await;
     // its child ends within a second of `stop`
     let _ = housekeeping.await;
+    purging.abort();
+    end_record(&trail).await;
     completing.abort();
     control.abort();
     ssh?;
@@ -247,6 +253,26 @@ async fn end_interrupted(store: &Store) -> Result<(), Report> {
         store.finish_build(&build.id, &Finished::as_state(state, now_ms(), reason)).await?;
     }
     Ok(())
+}
+
+async fn end_record(trail: &Trail) {
+    if let Err(error) = trail.flush().await {
+        tracing::error!(%error, "the last entries of the audit record are lost");
+    }
+}
+
+/// Removes what is too old from the audit record, at the start and then daily.
+async fn retain_audit(store: Store, keep: config::Audit) {
+    let keep_ms = i64::try_from(keep.keep.as_millis()).unwrap_or(i64::MAX);
+    let most = i64::try_from(keep.keep_entries).unwrap_or(i64::MAX);
+    loop {
+        match store.purge_audit(now_ms().saturating_sub(keep_ms), most).await {
+            Ok(0) => {}
+            Ok(entries) => tracing::info!(entries, "old entries of the audit record are removed"),
+            Err(error) => tracing::warn!(%error, "old entries of the audit record are not removed"),
+        }
+        tokio::time::sleep(Duration::from_secs(86_400)).await;
+    }
 }
 
 /// What a server that was killed may have left in its repositories: git's lock files and the hidden refs of builds.

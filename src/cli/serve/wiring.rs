@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::super::control::OnDisk;
 use super::house::Surroundings;
 use crate::admin;
+use crate::audit::Trail;
 use crate::buildkit::{Address, Endpoint, Tls};
 use crate::config::{self, BuilderAddress, Config};
 use crate::engine::{self, EngineConfig};
@@ -112,6 +113,7 @@ pub fn receive(
     around: &Surroundings,
     repositories: Repositories,
     runtime_dir: &Path,
+    trail: Trail,
 ) -> ReceiveConfig {
     let limits = &config.limits;
     ReceiveConfig {
@@ -119,6 +121,7 @@ pub fn receive(
         runtime_dir: runtime_dir.to_owned(),
         lemnos_exe: around.lemnos.clone(),
         git: around.git.clone(),
+        trail,
         limits: receive::Limits {
             max_input_bytes: limits.push_bytes,
             max_blob_bytes: limits.blob_bytes,
@@ -189,6 +192,6 @@ pub fn housekeeping(config: &Config, around: &Surroundings, runtime_dir: &Path) 
     }
 }
 
-pub fn admin(prefix: ImagePrefix, repositories: Repositories) -> admin::Context {
-    admin::Context { prefix: Some(prefix), repositories: Arc::new(OnDisk(repositories)), work: None }
+pub fn admin(prefix: ImagePrefix, repositories: Repositories, trail: Trail) -> admin::Context {
+    admin::Context { prefix: Some(prefix), repositories: Arc::new(OnDisk(repositories)), work: None, trail }
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use lemnos::audit::Trail;
 use lemnos::model::{App, AppSettings, Push, RefUpdate};
 use lemnos::receive::pktline::{Decoder, Packet, write_flush, write_line};
 use lemnos::receive::{
@@ -133,6 +134,7 @@ impl Server {
             lemnos_exe: PathBuf::from(env!("CARGO_BIN_EXE_lemnos")),
             git: git_path(),
             limits,
+            trail: Trail::nowhere(),
         };
         let receiver = Receiver::new(config, handler).unwrap();
         repositories.create("app1").unwrap();

@@ -1,11 +1,11 @@
-//! Limits: how much a stranger, or a client that stands still, can cost; and what the log says of all that.
+//! Limits: how much a stranger, or a client that stands still, can cost; and what the audit record says of all that.
 
-use std::io::Write;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lemnos::audit::{Event, Filter, Trail};
 use lemnos::ssh::{Config, EarlyDrop};
+use lemnos::store::Store;
 use russh::ChannelMsg;
 use russh::client;
 use russh::keys::Algorithm;
@@ -204,52 +204,12 @@ async fn a_drain_that_takes_too_long_is_cut_off() {
     assert!(server.host.served.lock().unwrap().is_empty());
 }
 
-/// Collects what is logged.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        Write::write(&mut *self.0.lock().unwrap(), bytes)
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    /// The fields of the events that the door logged, without those that differ from run to run.
-    fn events(&self, peer: SocketAddr) -> Vec<String> {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        let mut events = Vec::new();
-        for line in text.lines() {
-            let entry: serde_json::Value = serde_json::from_str(line).unwrap();
-            let fields = entry["fields"].as_object().unwrap();
-            if !fields.contains_key("event") {
-                continue;
-            }
-            assert!(fields["peer"].as_str().unwrap().starts_with(&peer.ip().to_string()), "{line}");
-            let of =
-                |name: &str| fields.get(name).map(|v| format!(" {name}={}", v.to_string().trim_matches('"')));
-            let known = ["ssh_user", "user", "app", "service", "reason", "status", "client_gone"];
-            events.push(format!(
-                "{}{}",
-                fields["event"].as_str().unwrap(),
-                known.iter().filter_map(|n| of(n)).collect::<String>()
-            ));
-        }
-        events
-    }
-}
-
 #[tokio::test]
-async fn every_login_and_every_refusal_is_logged() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
-    // This test's runtime has one thread: the server logs here too.
-    let _guard = tracing::subscriber::set_default(subscriber);
-    let server = Server::start().await;
+async fn every_login_and_every_refusal_is_on_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).await.unwrap();
+    let trail = Trail::start(store.clone());
+    let server = Server::start_on_record(Config::default(), Host::default(), trail.clone()).await;
     let mut client = connect(&server).await;
     assert!(!log_in(&mut client, "evil\u{1b}[2J\nuser", &key(Algorithm::Ed25519)).await.success());
     assert!(log_in(&mut client, "git", &registered(&server, "alice")).await.success());
@@ -258,14 +218,49 @@ async fn every_login_and_every_refusal_is_logged() {
     run(&client, "git-receive-pack '../x'").await;
     run(&client, "sh").await;
     assert!(client.channel_open_direct_tcpip("127.0.0.1", 22, "127.0.0.1", 1).await.is_err());
-    insta::assert_snapshot!(log.events(server.address).join("\n"), @r#"
-    key-refused ssh_user=\"evil\\u{1b}[2J\\nuser\ reason=unknown-key
-    logged-in ssh_user=\"git\ user=alice
-    accepted user=alice app=echo service=git-receive-pack
-    served user=alice app=echo service=git-receive-pack status=7 client_gone=false
-    refused user=alice app=secret service=git-receive-pack reason=there is no app secret that alice may use
-    refused user=alice reason=\"../x\" is no app name: use 1 to 63 lower-case letters, digits and single '-', '.' or '_' between them, beginning and ending with a letter or digit
-    refused user=alice reason=there is no shell and no command \"sh\" here
-    denied user=alice reason=forwarding
+    trail.flush().await.unwrap();
+    let logged = store.audit(&Filter { limit: 100, ..Filter::default() }).await.unwrap();
+    let peer = logged[0].entry.peer;
+    assert!(peer.is_some() && logged.iter().all(|l| l.entry.peer == peer && l.entry.key.is_some()));
+    let lines = logged.iter().map(|l| {
+        let app = l.entry.app.as_ref().map(|app| format!(" {app}")).unwrap_or_default();
+        format!("{}{app} {}", l.entry.actor, serde_json::to_string(&l.entry.event).unwrap())
+    });
+    insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"), @r#"
+    anonymous {"type":"login_refused","ssh_user":"evil user","algorithm":"ssh-ed25519","reason":"unknown-key"}
+    alice {"type":"logged_in","algorithm":"ssh-ed25519"}
+    alice echo {"type":"request_accepted","service":"git-receive-pack"}
+    alice secret {"type":"request_refused","service":"git-receive-pack","reason":"there is no app secret that alice may use"}
+    alice {"type":"request_refused","service":null,"reason":"\"../x\" is no app name: use 1 to 63 lower-case letters, digits and single '-', '.' or '_' between them, beginning and ending with a letter or digit"}
+    alice {"type":"request_refused","service":null,"reason":"there is no shell and no command \"sh\" here"}
+    alice {"type":"channel_refused","what":"forwarding"}
     "#);
+}
+
+#[tokio::test]
+async fn dropped_connections_are_on_record_with_their_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).await.unwrap();
+    let trail = Trail::start(store.clone());
+    let config = Config { max_connections: 1, ..Config::default() };
+    let server = Server::start_on_record(config, Host::default(), trail.clone()).await;
+    let _first = connect(&server).await;
+    for _ in 0..20 {
+        let mut dropped = TcpStream::connect(server.address).await.unwrap();
+        let mut said = Vec::new();
+        // it may be reset before its text has arrived
+        let _ = soon(dropped.read_to_end(&mut said)).await;
+    }
+    let mut changes = store.audit_changes();
+    loop {
+        trail.flush().await.unwrap();
+        let logged = store.audit(&Filter { limit: 100, ..Filter::default() }).await.unwrap();
+        let reason = "too many connections".to_owned();
+        assert!(logged.iter().all(|l| l.entry.event == Event::ConnectionDropped { reason: reason.clone() }));
+        assert!(logged.len() < 10, "{logged:?}");
+        if logged.iter().map(|l| l.entry.times).sum::<u64>() == 20 {
+            break;
+        }
+        soon(changes.changed()).await.unwrap();
+    }
 }

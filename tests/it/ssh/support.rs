@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use lemnos::audit::Trail;
 use lemnos::model::{App, AppName, AppSettings, Fingerprint, UserName};
 use lemnos::ssh::{Config, Error, GitHost, GitIo, GitRequest, GitService, Identity, host_keys, listen};
 use russh::keys::{HashAlg, PublicKey};
@@ -165,6 +166,10 @@ impl Server {
     }
 
     pub async fn start_with(config: Config, host: Host) -> Self {
+        Self::start_on_record(config, host, Trail::nowhere()).await
+    }
+
+    pub async fn start_on_record(config: Config, host: Host, trail: Trail) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let keys = host_keys(&dir.path().join("host")).unwrap();
         let listener = listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
@@ -176,7 +181,7 @@ impl Server {
         }
         let host = Arc::new(host);
         let shutdown = CancellationToken::new();
-        let running = tokio::spawn(listener.run(config, keys, host.clone(), shutdown.clone()));
+        let running = tokio::spawn(listener.run(config, keys, host.clone(), trail, shutdown.clone()));
         Self { address, host, shutdown, running, dir }
     }
 
