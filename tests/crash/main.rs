@@ -10,6 +10,7 @@
 
 #[path = "../fake/fakes.rs"]
 mod fake;
+mod faults;
 mod house;
 mod schedule;
 mod seeds;

@@ -146,6 +146,7 @@ async fn a_daemon_that_dies_ends_the_build_at_once() {
     assert!(error.message.starts_with("the connection to buildkitd broke"), "{error}");
 }
 
+/// E5: 15 s.
 #[tokio::test]
 async fn a_black_hole_is_noticed() {
     let endless = endless();

@@ -1,0 +1,265 @@
+//! Faults of what the server stands on: database, disk, registry, builders. The push is refused before success is reported, or
+//! accepted and brought to its end; and when the fault is gone, all works again.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use lemnos::model::BuildState;
+use sqlx::{Connection as _, Executor as _};
+
+use crate::fake::builder::FakeBuilder;
+use crate::fake::registry::Fault;
+use crate::house::{House, Said};
+
+const MANIFESTS: &str = "/manifests/";
+
+/// A house whose main is at a first commit, with tags.
+fn standing() -> (House, String) {
+    let house = House::new();
+    house.serve();
+    let first = house.commit(None, &[("Dockerfile", "FROM scratch\n")], "first");
+    push(&house, &first).succeeded();
+    (house, first)
+}
+
+fn next(house: &House, parent: &str, content: &str) -> String {
+    house.commit(Some(parent), &[("Dockerfile", "FROM scratch\n"), ("content", content)], content)
+}
+
+fn push(house: &House, commit: &str) -> Said {
+    house.push(&[&format!("{commit}:refs/heads/main")])
+}
+
+#[track_caller]
+fn stands_at(house: &House, commit: &str) {
+    assert_eq!(house.refs()["refs/heads/main"], commit, "the ref");
+    for tag in ["main", "latest"] {
+        assert_eq!(house.revision(tag).as_deref(), Some(commit), "the tag {tag}");
+    }
+}
+
+/// Another process that writes to the database and does not end.
+struct Writer {
+    runtime: tokio::runtime::Runtime,
+    connection: sqlx::SqliteConnection,
+}
+
+impl Writer {
+    fn hold(house: &House) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let path = house.data().join("lemnos.db");
+        let connection = runtime.block_on(async {
+            let url = format!("sqlite://{}", path.display());
+            let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
+            connection.execute("PRAGMA busy_timeout = 30000; BEGIN IMMEDIATE").await.unwrap();
+            connection
+        });
+        Self { runtime, connection }
+    }
+
+    fn release(mut self) {
+        self.runtime.block_on(async { self.connection.execute("ROLLBACK").await.unwrap() });
+    }
+}
+
+/// E4
+#[test]
+fn a_push_is_refused_while_another_process_holds_the_database() {
+    let (house, first) = standing();
+    let second = next(&house, &first, "second");
+    let writer = Writer::hold(&house);
+    push(&house, &second).failed().shows("locked by another process").shows("fuser lemnos.db");
+    writer.release();
+    stands_at(&house, &first);
+    assert_eq!(house.leftovers(), [] as [String; 0]);
+    push(&house, &second).succeeded();
+    stands_at(&house, &second);
+}
+
+/// Runs a push of a commit on top of main that finds the database locked when it comes to `point`; what its client said.
+fn locked_at(point: &str) -> (House, String, String, Said) {
+    let (house, first) = standing();
+    house.stop();
+    let gate = house.home.path().join("gate");
+    // the first push, of the same point, was another server's
+    house.set_env(&[("LEMNOS_FAILPOINT", &format!("{point}:pause-until-file={}", gate.display()))]);
+    house.serve();
+    let second = next(&house, &first, "second");
+    let said = std::thread::scope(|scope| {
+        let pushing = scope.spawn(|| push(&house, &second));
+        // built, and on its way to the point
+        house.builder.until("the second solve has ended", |seen| seen.succeeded == 2);
+        house.settles("the push waits", |house| {
+            let passed = point != "before-finish" || house.refs().get("refs/heads/main") == Some(&second);
+            if passed { Vec::new() } else { vec!["the ref has not moved".to_owned()] }
+        });
+        // what the build writes about itself is written
+        std::thread::sleep(Duration::from_millis(300));
+        let writer = Writer::hold(&house);
+        std::fs::write(&gate, "").unwrap();
+        let said = pushing.join().unwrap();
+        writer.release();
+        said
+    });
+    (house, first, second, said)
+}
+
+/// E4
+#[test]
+fn a_database_that_is_locked_at_the_commit_point_refuses_the_push() {
+    let (house, first, second, said) = locked_at("before-commit");
+    said.failed().shows("locked by another process");
+    stands_at(&house, &first);
+    push(&house, &second).succeeded();
+    stands_at(&house, &second);
+}
+
+/// E4: nothing can be refused any more; the record comes to the truth by the next start at the latest.
+#[test]
+fn a_database_that_is_locked_at_the_end_loses_no_accepted_push() {
+    let (house, _, second, said) = locked_at("before-finish");
+    said.succeeded();
+    stands_at(&house, &second);
+    house.kill();
+    house.set_env(&[]);
+    house.serve();
+    let records = house.records();
+    assert_eq!(records.of(&second).iter().map(|row| row.state).collect::<Vec<_>>(), [BuildState::Succeeded]);
+    let third = next(&house, &second, "third");
+    push(&house, &third).succeeded();
+    stands_at(&house, &third);
+}
+
+/// A small file system of its own, gone with its value.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path) -> Self {
+        let mut command = Command::new("mount");
+        let said = Said::of(
+            command.args(["-t", "tmpfs", "-o", "size=6m,mode=0700", "tmpfs"]).arg(at).output().unwrap(),
+        );
+        assert!(said.ok, "mounting needs root, as tests/run has it: {}", said.text);
+        Self(at.to_owned())
+    }
+
+    /// Leaves no room; the file that takes it.
+    fn fill(&self) -> PathBuf {
+        let path = self.0.join("filler");
+        let mut file = std::fs::File::create(&path).unwrap();
+        // ends with the disk
+        let _ = std::io::copy(&mut std::io::repeat(b'x'), &mut file);
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_under_the_repositories_refuses_the_push_and_keeps_nothing() {
+    let house = House::new();
+    let repositories = house.data().join("repositories");
+    std::fs::create_dir_all(&repositories).unwrap();
+    let disk = SmallDisk::mount(&repositories);
+    house.serve();
+    let first = house.commit(None, &[("Dockerfile", "FROM scratch\n")], "first");
+    push(&house, &first).succeeded();
+    let filler = disk.fill();
+    let second = next(&house, &first, "second");
+    push(&house, &second).failed().shows("No space left on device");
+    assert!(house.is_up());
+    stands_at(&house, &first);
+    assert_eq!(house.leftovers(), [] as [String; 0]);
+    std::fs::remove_file(filler).unwrap();
+    push(&house, &second).succeeded();
+    stands_at(&house, &second);
+    house.stop();
+}
+
+/// E7
+#[test]
+fn a_registry_that_fails_now_and_then_costs_retries_and_no_push() {
+    let (house, first) = standing();
+    let faults = [
+        ("504 every second", Fault::Status(504, "", "")),
+        ("429", Fault::Status(429, "Retry-After: 0", "")),
+        ("reset", Fault::Reset),
+        ("lost answer", Fault::ResetAfterEffect),
+    ];
+    let mut at = first;
+    for (name, fault) in faults {
+        house.registry.take_log();
+        house.registry.fail_every("PUT", MANIFESTS, 2, fault);
+        let commit = next(&house, &at, name);
+        push(&house, &commit).succeeded();
+        house.registry.heal();
+        house.settles(name, |house| house.records().journal.iter().map(|e| format!("{e:?}")).collect());
+        stands_at(&house, &commit);
+        let puts = house.registry.take_log().iter().filter(|line| line.starts_with("PUT ")).count();
+        // two images, the builder's index, ours, three tags; each at most twice, as every second one works
+        assert!(puts <= 2 * 7, "{name}: {puts} PUTs");
+        at = commit;
+    }
+}
+
+/// E2
+#[test]
+fn a_tag_that_does_not_stand_after_its_put_is_seen_and_mended() {
+    let (house, first) = standing();
+    let foreign = r#"{"schemaVersion":2,"manifests":[]}"#;
+    let mut at = first;
+    for (name, fault) in [("lost", Fault::Forget), ("overwritten", Fault::Overwritten(foreign))] {
+        house.registry.fail("PUT", "/manifests/main", 1, fault);
+        let commit = next(&house, &at, name);
+        push(&house, &commit).succeeded().shows("still to be moved");
+        house.settles(name, |house| house.records().journal.iter().map(|e| format!("{e:?}")).collect());
+        stands_at(&house, &commit);
+        at = commit;
+    }
+}
+
+/// E2
+#[test]
+fn of_racing_pushes_the_older_that_ends_last_moves_nothing() {
+    let (house, mut at) = standing();
+    for round in 0..8 {
+        let gate = format!("gate-{round}");
+        let dockerfile = format!("FROM scratch\n# fake: await {gate}\n");
+        let begun = house.builder.seen().begun;
+        let older = house.commit(Some(&at), &[("Dockerfile", &dockerfile)], "older");
+        let newer = next(&house, &at, &format!("newer {round}"));
+        std::thread::scope(|scope| {
+            let slow = scope.spawn(|| push(&house, &older));
+            house.builder.until("the older build has begun", |seen| seen.begun > begun);
+            push(&house, &newer).succeeded();
+            house.builder.open(&gate);
+            slow.join().unwrap().failed();
+        });
+        stands_at(&house, &newer);
+        at = newer;
+    }
+}
+
+/// E6
+#[test]
+fn a_platform_that_fails_leaves_the_tags_alone() {
+    let house = House::new();
+    let arm = FakeBuilder::start_for(&house.home.path().join("arm.sock"), vec![("arm64", "")]);
+    house.set_args(&["--builder", &format!("{},platform=linux/arm64", arm.address())]);
+    house.serve();
+    let first = house.commit(None, &[("Dockerfile", "FROM scratch\n")], "first");
+    push(&house, &first).succeeded();
+    assert_eq!(arm.seen().succeeded, 1);
+    arm.order("fail");
+    let second = next(&house, &first, "second");
+    push(&house, &second).failed().shows("exit code: 2");
+    stands_at(&house, &first);
+    assert_eq!(house.tag(&format!("git-{}", &second[..12])), None);
+    push(&house, &second).succeeded();
+    stands_at(&house, &second);
+}
