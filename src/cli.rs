@@ -12,6 +12,7 @@ pub mod config;
 mod control;
 mod desk;
 pub mod detect;
+pub mod doctor;
 pub mod engine;
 pub mod hook;
 pub mod plan;
@@ -43,6 +44,7 @@ enum Command {
     Build(build::Args),
     /// Print the effective configuration and where each value came from.
     Config(config::Args),
+    Doctor(doctor::Args),
     Backup(backup::BackupArgs),
     Restore(backup::RestoreArgs),
     /// What git's hooks call; not for people.
@@ -63,6 +65,7 @@ impl Cli {
             Command::Plan(args) => plan::run(args),
             Command::Build(args) => build::run(args),
             Command::Config(args) => config::run(args),
+            Command::Doctor(args) => doctor::run(args),
             Command::Backup(args) => backup::backup(args),
             Command::Restore(args) => backup::restore(args),
             Command::Hook(args) => hook::run(args),

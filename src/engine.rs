@@ -20,6 +20,7 @@ mod registry;
 mod supervise;
 
 pub use child::{Keep, exec_bound_to, keep, kept_command};
+pub use network::{bridge_left, has_cni_plugins};
 pub use reach::{check_reachability, is_loopback_registry, is_remote_builder};
 pub use supervise::{EngineState, Supervised};
 

@@ -12,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod console;
 pub mod detect;
+pub mod doctor;
 pub mod engine;
 pub mod error;
 pub mod event;

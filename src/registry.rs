@@ -209,9 +209,26 @@ impl Registry {
         Ok(digest)
     }
 
+    /// The registry's own time, as its API's root tells it.
+    pub async fn time(&self, host: &str) -> Result<Option<std::time::SystemTime>, RegistryError> {
+        self.exchange.ping(host).await
+    }
+
+    /// Whether a blob may be pushed to the image: an upload is begun and called off, so that nothing stays.
+    pub async fn try_upload(&self, image: &ImageName) -> Result<(), RegistryError> {
+        let begun = self.exchange.call(&Call::upload(image)).await?;
+        // one that cannot be called off is forgotten by the registry itself after a while
+        if let Some(call) = Call::cancel_upload(image, &begun.location)
+            && let Err(error) = self.exchange.call(&call).await
+        {
+            tracing::debug!(%error, "an upload that was begun for a look is not called off");
+        }
+        Ok(())
+    }
+
     /// Whether the registry at `host` answers its API's root, signed in or not: one request, no retries.
     pub async fn ping(&self, host: &str) -> Result<(), RegistryError> {
-        self.exchange.ping(host).await
+        self.exchange.ping(host).await.map(drop)
     }
 }
 

@@ -43,7 +43,7 @@ pub use logins::StoredLogin;
 pub use published::Published;
 pub use retention::Size;
 pub use seal::KEY_FILE_NAME;
-pub use snapshot::{check, snapshot, sound};
+pub use snapshot::{check, last_build_ms, snapshot, sound};
 pub use users::RemovedUser;
 
 type Result<T> = std::result::Result<T, StoreError>;

@@ -34,11 +34,7 @@ pub(super) struct Bridge {
 impl Bridge {
     /// Finds the programs and a network that no route here overlaps.
     pub(super) fn plan(config: &EngineConfig) -> Result<Self, EngineError> {
-        let complete = |dir: &&&str| {
-            ["bridge", "host-local", "loopback"].iter().all(|plugin| executable(&Path::new(dir).join(plugin)))
-        };
-        let plugins =
-            PLUGIN_DIRS.iter().find(complete).ok_or_else(|| EngineError::NoCni(PLUGIN_DIRS.to_vec()))?;
+        let plugins = plugins().ok_or_else(|| EngineError::NoCni(PLUGIN_DIRS.to_vec()))?;
         let iptables = config.find(&["iptables"]).ok_or(EngineError::NoTool("iptables"))?;
         let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
         let (name, prefix) = choose(&config.data_dir, &routes).ok_or(EngineError::NoSubnet)?;
@@ -204,6 +200,24 @@ fn words(text: &str) -> Vec<String> {
 
 /// A bridge name and `10.x.y` from the data directory's path: the same at every start, another for another directory. Networks
 /// that a route of `routes` (the kernel's table) overlaps are passed over, unless the route is that bridge's own.
+/// The directory with all the CNI plugins that are needed.
+fn plugins() -> Option<&'static str> {
+    let complete = |dir: &&&str| {
+        ["bridge", "host-local", "loopback"].iter().all(|plugin| executable(&Path::new(dir).join(plugin)))
+    };
+    PLUGIN_DIRS.iter().find(complete).copied()
+}
+
+pub fn has_cni_plugins() -> bool {
+    plugins().is_some()
+}
+
+/// The name of the bridge of a data directory's builds, where it is there now.
+pub fn bridge_left(data_dir: &Path) -> Option<String> {
+    let (name, _) = choose(data_dir, "")?;
+    Path::new("/sys/class/net").join(&name).exists().then_some(name)
+}
+
 fn choose(data_dir: &Path, routes: &str) -> Option<(String, String)> {
     use sha2::Digest as _;
     use std::os::unix::ffi::OsStrExt;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use oci_distribution::errors::OciEnvelope;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{Client, Method, RequestBuilder, StatusCode, Url, redirect};
 use tokio::sync::Semaphore;
 
@@ -31,7 +31,8 @@ pub struct Call {
     /// As the image name spells it.
     host: String,
     path: String,
-    reference: String,
+    /// Below the repository: `manifests/…`, or what a registry said where to go on.
+    place: String,
     body: Option<(String, Bytes)>,
     /// What messages call it.
     doing: String,
@@ -53,9 +54,32 @@ impl Call {
             method,
             host: image.host().to_owned(),
             path: host::api_path(image),
-            reference: reference.to_string(),
+            place: format!("manifests/{reference}"),
             body: None,
         }
+    }
+
+    /// Begins the upload of a blob.
+    pub fn upload(image: &ImageName) -> Self {
+        Self {
+            doing: format!("beginning an upload to {image}"),
+            method: Method::POST,
+            host: image.host().to_owned(),
+            path: host::api_path(image),
+            place: "blobs/uploads/".to_owned(),
+            body: Some(("application/octet-stream".to_owned(), Bytes::new())),
+        }
+    }
+
+    /// Calls off an upload that goes on at `location`; none where that is not below the image's own repository.
+    pub fn cancel_upload(image: &ImageName, location: &str) -> Option<Self> {
+        let (_, place) = location.split_once(&format!("/v2/{}/", host::api_path(image)))?;
+        place.starts_with("blobs/uploads/").then(|| Self {
+            doing: format!("calling off an upload to {image}"),
+            method: Method::DELETE,
+            place: place.to_owned(),
+            ..Self::upload(image)
+        })
     }
 
     pub fn with_body(mut self, media_type: &str, bytes: Bytes) -> Self {
@@ -78,6 +102,9 @@ pub struct Reply {
     pub content_type: Option<String>,
     digest: Option<String>,
     pub body: Bytes,
+    /// Where the registry points to; empty for nowhere.
+    pub location: String,
+    date: Option<std::time::SystemTime>,
 }
 
 impl Reply {
@@ -172,14 +199,14 @@ impl Exchange {
     }
 
     /// Whether the API's root answers at all.
-    pub async fn ping(&self, named: &str) -> Result<(), RegistryError> {
+    pub async fn ping(&self, named: &str) -> Result<Option<std::time::SystemTime>, RegistryError> {
         let fails = |problem| {
             RegistryError::new(named, format!("asking the registry at {named} whether it is there"), problem)
         };
         let url = self.url(named, "/v2/").map_err(fails)?;
         let raw = self.send(self.client(named).get(url), ANSWER_LIMIT_BYTES).await.map_err(fails)?;
         match raw.status {
-            status if status.is_success() || status == StatusCode::UNAUTHORIZED => Ok(()),
+            status if status.is_success() || status == StatusCode::UNAUTHORIZED => Ok(raw.reply.date),
             _ => Err(fails(refusal(&raw, None))),
         }
     }
@@ -305,7 +332,7 @@ impl Exchange {
     }
 
     async fn request(&self, call: &Call, signature: Option<&Authorization>) -> Result<Raw, RegistryError> {
-        let path = format!("/v2/{}/manifests/{}", call.path, call.reference);
+        let path = format!("/v2/{}/{}", call.path, call.place);
         let url = self.url(&call.host, &path).map_err(|problem| call.fails(problem))?;
         let mut request = self.client(&call.host).request(call.method.clone(), url);
         request = match &call.body {
@@ -357,6 +384,10 @@ impl Exchange {
             .and_then(|value| value.to_str().ok()?.trim().parse().ok())
             .map(Duration::from_secs);
         let location = text(LOCATION.as_str()).unwrap_or_default();
+        let date = text(DATE.as_str()).and_then(|date| {
+            let format = &time::format_description::well_known::Rfc2822;
+            Some(time::OffsetDateTime::parse(&date, format).ok()?.into())
+        });
         let content_type = text(CONTENT_TYPE.as_str());
         let digest = text(DIGEST_HEADER);
         let mut body = BytesMut::new();
@@ -366,7 +397,7 @@ impl Exchange {
             }
             body.extend_from_slice(&chunk);
         }
-        let reply = Reply { content_type, digest, body: body.freeze() };
+        let reply = Reply { content_type, digest, body: body.freeze(), location: location.clone(), date };
         Ok(Raw { status: response.status(), challenge, retry_after, location, reply })
     }
 }

@@ -50,6 +50,14 @@ pub async fn sound(data_dir: &Path) -> Result<()> {
     found
 }
 
+/// When the last build of a data directory was asked for.
+pub async fn last_build_ms(data_dir: &Path) -> Result<Option<i64>> {
+    let mut connection = open(&data_dir.join(FILE_NAME), false).await?;
+    let row = sqlx::query("SELECT MAX(started_at_ms) AS last FROM builds").fetch_one(&mut connection).await;
+    connection.close().await?;
+    Ok(row?.try_get("last")?)
+}
+
 async fn quick_check(connection: &mut SqliteConnection) -> Result<()> {
     let row = sqlx::query("PRAGMA quick_check(1)").fetch_one(connection).await?;
     match row.try_get::<String, _>(0)? {

@@ -64,6 +64,7 @@ fn table() -> BTreeMap<&'static str, &'static [&'static str]> {
             ],
         ),
         ("backup", &["receive", "store", "config"]),
+        ("doctor", &["model", "admin", "engine", "registry", "buildkit", "store"]),
         ("housekeeping", &["receive", "store", "engine"]),
         // what doors share
         ("error", ALL),

@@ -70,6 +70,16 @@ const COMMANDS: &[(&str, Run)] = &[
         "skopeo inspect --raw --tls-verify=false docker://localhost:5000/shop:main",
         Shows(&["application/vnd.oci.image.index.v1+json", "amd64", "arm64"]),
     ),
+    (
+        "lemnos doctor",
+        Shows(&[
+            "ok    server: process",
+            "ok    ssh:",
+            "ok    http:",
+            "ok    registry:",
+            "ok    database: sound",
+        ]),
+    ),
     ("lemnos backup /backup/lemnos", Shows(&["Backed up 1 apps to", "Left out: the SSH host keys"])),
     ("lemnos restore /backup/lemnos --data NEWDIR", Shows(&["Restored 1 apps to", "new SSH host keys"])),
     ("lemnos serve --data NEWDIR", Elsewhere("tests/live/backup.rs")),

@@ -30,7 +30,7 @@ use crate::store::{Finished, Store, now_ms};
 use crate::tag::{Tagger, TaggerConfig, clear_stale_locks};
 
 /// Where programs are when the environment does not say.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(in crate::cli) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// What reaches the engines of the environment.
 const PASSED_ON: [&str; 8] = [
     "HTTP_PROXY",

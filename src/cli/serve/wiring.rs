@@ -10,6 +10,7 @@ use crate::admin;
 use crate::audit::Trail;
 use crate::buildkit::{Address, Endpoint, Tls};
 use crate::config::{self, BuilderAddress, Config};
+use crate::doctor;
 use crate::engine::{self, EngineConfig};
 use crate::error::Report;
 use crate::housekeeping;
@@ -167,6 +168,25 @@ pub fn capacity(config: &Config) -> Capacity {
         keep_builds_per_app: config.keep_builds_per_app,
         build: config.limits.build,
         heartbeat: config.heartbeat,
+    }
+}
+
+pub fn doctor(config: &Config, environment: &config::Environment) -> doctor::Subject {
+    let platforms = ["linux/amd64", "linux/arm64"];
+    doctor::Subject {
+        data_dir: config.data_dir.clone(),
+        temp_dir: std::env::temp_dir(),
+        path: environment.get("PATH").unwrap_or(super::house::DEFAULT_PATH).into(),
+        ssh: config.ssh,
+        http: config.http,
+        builders: builders(config).into_iter().map(|one| (one.name, one.endpoint)).collect(),
+        buildkitd: config.buildkitd.clone(),
+        isolated: config.network == config::Network::Isolated,
+        registry: config.registry.clone(),
+        registry_listen: config.registry_listen,
+        registry_program: config.registry_program.clone(),
+        registry_client: registry(config),
+        platforms: platforms.iter().filter_map(|platform| platform.parse().ok()).collect(),
     }
 }
 
