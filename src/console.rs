@@ -7,7 +7,9 @@ pub mod apps;
 pub mod audit;
 pub mod builds;
 pub mod keys;
+pub mod line;
 pub mod table;
+pub mod whoami;
 
 use std::io;
 use std::ops::ControlFlow;
@@ -17,6 +19,7 @@ use async_trait::async_trait;
 use crate::admin::{Request, Response, Step};
 use crate::error::Report;
 use crate::event::plain_json;
+use crate::model::UserName;
 
 /// What can be asked for at every door.
 #[derive(Debug, clap::Subcommand)]
@@ -29,6 +32,16 @@ pub enum Verb {
     Builds(builds::Args),
     /// Every login, push, change and refusal.
     Audit(audit::Args),
+    /// Show one build: short for `builds show`.
+    Show(builds::ShowArgs),
+    /// Print a build's log: short for `builds logs`.
+    Logs(builds::LogsArgs),
+    /// End a build: short for `builds cancel`.
+    Cancel(builds::CancelArgs),
+    /// Build a commit again: short for `builds retry`.
+    Retry(builds::RetryArgs),
+    /// Say how you are known here.
+    Whoami(whoami::Args),
 }
 
 impl Verb {
@@ -39,6 +52,11 @@ impl Verb {
             Self::Apps(args) => apps::run(args, desk).await,
             Self::Builds(args) => builds::run(args, desk).await,
             Self::Audit(args) => audit::run(args, desk).await,
+            Self::Show(args) => builds::show(args, desk).await,
+            Self::Logs(args) => builds::logs(args, desk).await,
+            Self::Cancel(args) => builds::cancel(args, desk).await,
+            Self::Retry(args) => builds::retry(args, desk).await,
+            Self::Whoami(args) => whoami::run(args, desk).await,
         }
     }
 }
@@ -61,6 +79,9 @@ pub trait Desk: Send {
 
     /// Asks the person for a line; none where there is no terminal.
     async fn ask(&mut self, question: &str) -> Result<Option<String>, Report>;
+
+    /// The user who asks, whose own things verbs mean when nobody is named; none for the operator.
+    fn user(&self) -> Option<UserName>;
 
     /// What is known of the one who reads.
     fn screen(&self) -> Screen;
@@ -107,6 +128,11 @@ pub fn json_text(value: &impl serde::Serialize) -> Result<String, Report> {
     let text =
         serde_json::to_string_pretty(value).map_err(|e| Report::internal(format!("writing JSON: {e}")))?;
     Ok(format!("{}\n", plain_json(&text)))
+}
+
+/// What stands before a word that it belongs behind.
+fn misplaced(what: &str) -> Report {
+    Report::user(format!("{what} stands before the subcommand")).hint("put it behind: see --help")
 }
 
 /// A server of another version may answer with something else.

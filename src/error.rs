@@ -51,7 +51,11 @@ impl Report {
         self
     }
     pub fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match self.kind {
+        ExitCode::from(self.exit_status())
+    }
+    /// The same as a number, for doors that are not a process.
+    pub fn exit_status(&self) -> u8 {
+        match self.kind {
             Kind::Build => 1,
             Kind::User => 2,
             Kind::NotFound => 3,
@@ -59,7 +63,7 @@ impl Report {
             Kind::Conflict => 5,
             Kind::Unavailable => 6,
             Kind::Internal => 70,
-        })
+        }
     }
 }
 

@@ -1,8 +1,8 @@
-//! The SSH door: a public key becomes a user, an exec request becomes a git service on an app.
+//! The SSH door: a public key becomes a user, an exec request becomes a git service on an app, or a verb.
 //!
 //! Invariants: the identity of a connection is the key that *signed*, never one that was merely offered; nothing that
 //! a client says reaches a shell, a path or an environment; a client that goes away does not stop its push.
-//! Must not run git itself: a [`GitHost`] knows users, apps and how a service is served.
+//! Must not run git or a verb itself: a [`GitHost`] knows users, apps and how both are served.
 
 mod admission;
 mod attempts;
@@ -13,7 +13,9 @@ mod host_keys;
 mod listener;
 mod session;
 mod streams;
+mod terminal;
 mod transport;
+mod verbs;
 mod window;
 
 use std::io;
@@ -22,9 +24,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::host_keys::host_keys;
 pub use self::listener::{Listener, listen};
+pub use self::terminal::Terminal;
 pub use crate::receive::request::{GitIo, GitRequest, GitService};
 pub use russh::keys::PrivateKey;
 
@@ -111,8 +115,22 @@ pub trait GitHost: Send + Sync + 'static {
     /// Serves the request until it is done, and returns git's exit status. It runs to its end when the client goes away.
     async fn serve(&self, request: GitRequest, io: GitIo) -> u32;
 
+    /// Runs the verb that these words ask for, and returns its exit status; no words ask for help. When the client goes
+    /// away or breaks off, this is dropped: what must be done to its end belongs in a task of its own.
+    async fn verb(&self, who: &Identity, words: Vec<String>, io: VerbIo) -> u32;
+
     /// How to register a key, for a client whose keys are all unknown. One or two short lines.
     fn registration_hint(&self) -> String;
+}
+
+/// The client's end of a verb. Writing to a client that is gone fails with a broken pipe, and waits for one that is slow.
+pub struct VerbIo {
+    /// Ends when the client says that this was all; with a terminal, lines as they were typed.
+    pub stdin: Box<dyn AsyncRead + Send + Unpin>,
+    pub stdout: Box<dyn AsyncWrite + Send + Unpin>,
+    pub stderr: Box<dyn AsyncWrite + Send + Unpin>,
+    /// None when the client asked for none.
+    pub terminal: Option<Terminal>,
 }
 
 /// What can go wrong at the door.

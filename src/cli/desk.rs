@@ -14,6 +14,7 @@ use crate::admin::{Ready, Request, Response};
 use crate::config::Environment;
 use crate::console::{Desk, Following, Screen, Source, Verb};
 use crate::error::Report;
+use crate::model::UserName;
 
 /// A verb, and where its state is.
 #[derive(Debug)]
@@ -102,6 +103,10 @@ impl Desk for Shell {
         let mut answer = String::new();
         io::stdin().lock().read_line(&mut answer).map_err(failed)?;
         Ok(Some(answer))
+    }
+
+    fn user(&self) -> Option<UserName> {
+        None
     }
 
     fn screen(&self) -> Screen {

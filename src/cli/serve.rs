@@ -10,6 +10,7 @@ use super::telemetry;
 use crate::config::{self, Config, Environment, Layer};
 use crate::error::Report;
 
+mod desk;
 mod host;
 mod house;
 pub(super) mod wiring;

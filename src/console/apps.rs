@@ -1,15 +1,20 @@
 //! `lemnos apps`: what can be pushed, who may, and how it builds.
 
 use super::table::Table;
-use super::{Desk, print_json, print_text, unexpected};
+use super::{Desk, misplaced, print_json, print_text, unexpected};
 use crate::admin::{AppView, Request, Response, settings};
 use crate::error::Report;
+use crate::event::plain_text;
 use crate::model::{Access, AppName};
+use crate::plan::describe;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -73,6 +78,20 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print what a push of a ref or commit that is there already would build.
+    Plan(PlanArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct PlanArgs {
+    /// The app's name.
+    app: String,
+    /// A branch, a tag, or a commit's id.
+    #[arg(value_name = "REF")]
+    what: String,
+    /// Print JSON, as `git push -o plan` does.
+    #[arg(long)]
+    json: bool,
 }
 
 fn settings_help() -> String {
@@ -86,7 +105,12 @@ fn settings_help() -> String {
 }
 
 pub async fn run(args: Args, desk: &mut dyn Desk) -> Result<u8, Report> {
-    match args.command {
+    let command = match args {
+        Args { command: None, json } => Command::List { json },
+        Args { json: true, .. } => return Err(misplaced("--json")),
+        Args { command: Some(command), .. } => command,
+    };
+    match command {
         Command::Create { app, json } => {
             let view = app_of(desk.execute(Request::CreateApp { app: app.parse()? }).await?)?;
             let remote = desk.remote()?;
@@ -136,6 +160,19 @@ pub async fn run(args: Args, desk: &mut dyn Desk) -> Result<u8, Report> {
             let view = app_of(desk.execute(Request::SetApp { app: app.parse()?, changes }).await?)?;
             print_app(desk, json, &view, show).await?;
         }
+        Command::Plan(args) => return plan(args, desk).await,
+    }
+    Ok(0)
+}
+
+/// What a commit of the app's would build.
+pub async fn plan(args: PlanArgs, desk: &mut dyn Desk) -> Result<u8, Report> {
+    match desk.execute(Request::PlanApp { app: args.app.parse()?, what: args.what }).await? {
+        Response::Plan(plan) if args.json => print_json(desk, &plan).await?,
+        Response::Plan(plan) => {
+            print_text(desk, &format!("{}\n", plain_text(&describe::plan(&plan)))).await?
+        }
+        other => return Err(unexpected(&other)),
     }
     Ok(0)
 }

@@ -3,17 +3,22 @@
 use std::ops::ControlFlow;
 
 use super::table::{Table, duration_text, time_text};
-use super::{Desk, print_json, print_text, unexpected};
+use super::{Desk, misplaced, print_json, print_text, unexpected};
 use crate::admin::{EVENTS_LIMIT, Request, Response, Step};
 use crate::error::{Kind, Report};
 use crate::event::{Recorded, plain_json};
-use crate::model::{Build, BuildState};
+use crate::model::{AppName, Build, BuildState};
 use crate::notify::text::TextRenderer;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+    /// Only of this app.
+    app: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -24,7 +29,7 @@ enum Command {
         #[arg(long)]
         app: Option<String>,
         /// At most this many.
-        #[arg(long, default_value_t = 20, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        #[arg(long, default_value_t = LIST_LIMIT, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000))]
         limit: u32,
         /// Only builds older than this one: the next page.
         #[arg(long, value_name = "BUILD")]
@@ -34,46 +39,137 @@ enum Command {
         json: bool,
     },
     /// Show one build.
-    Show {
-        /// Its id, or the last digits of it.
-        build: String,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    Show(ShowArgs),
     /// Print a build's log as its pusher saw it.
-    Logs {
-        /// Its id, or the last digits of it.
-        build: String,
-        /// Go on until the build has ended; exit 1 if it failed.
-        #[arg(short, long)]
-        follow: bool,
-        /// Print JSON, one object an event and line.
-        #[arg(long)]
-        json: bool,
-    },
+    Logs(LogsArgs),
+    /// End a build that is queued or running.
+    Cancel(CancelArgs),
+    /// Build an ended build's commit again.
+    Retry(RetryArgs),
+}
+
+/// Builds that a list shows when nobody says how many.
+const LIST_LIMIT: u32 = 20;
+
+#[derive(Debug, clap::Args)]
+pub struct ShowArgs {
+    /// Its id, or the last digits of it.
+    build: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct LogsArgs {
+    /// Its id, or the last digits of it.
+    build: String,
+    /// Go on until the build has ended; exit 1 if it failed.
+    #[arg(short, long)]
+    follow: bool,
+    /// Print JSON, one object an event and line.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct CancelArgs {
+    /// Its id, or the last digits of it.
+    build: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct RetryArgs {
+    /// Its id, or the last digits of it.
+    build: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 pub async fn run(args: Args, desk: &mut dyn Desk) -> Result<u8, Report> {
-    match args.command {
-        Command::List { app, limit, before, json } => {
-            let app = app.map(|app| app.parse()).transpose()?;
-            match desk.execute(Request::ListBuilds { app, limit, before }).await? {
-                Response::Builds(builds) if json => print_json(desk, &builds).await?,
-                Response::Builds(builds) => {
-                    let text = list(&builds, desk.screen().width);
-                    print_text(desk, &text).await?;
-                }
-                other => return Err(unexpected(&other)),
-            }
+    let Args { command, app, json } = args;
+    match command {
+        None => {
+            list(desk, Request::ListBuilds { app: parsed(app)?, limit: LIST_LIMIT, before: None }, json).await
         }
-        Command::Show { build, json } => match desk.execute(Request::ShowBuild { build }).await? {
-            Response::Build(build) if json => print_json(desk, &build).await?,
-            Response::Build(build) => print_text(desk, &show(&build)).await?,
-            other => return Err(unexpected(&other)),
-        },
-        Command::Logs { build, follow: true, json } => return follow(desk, &build, json).await,
-        Command::Logs { build, follow: false, json } => logs(desk, build, json).await?,
+        Some(_) if app.is_some() => Err(misplaced("an app")),
+        Some(_) if json => Err(misplaced("--json")),
+        Some(Command::List { app, limit, before, json }) => {
+            list(desk, Request::ListBuilds { app: parsed(app)?, limit, before }, json).await
+        }
+        Some(Command::Show(args)) => show(args, desk).await,
+        Some(Command::Logs(args)) => logs(args, desk).await,
+        Some(Command::Cancel(args)) => cancel(args, desk).await,
+        Some(Command::Retry(args)) => retry(args, desk).await,
+    }
+}
+
+fn parsed(app: Option<String>) -> Result<Option<AppName>, Report> {
+    Ok(app.map(|app| app.parse()).transpose()?)
+}
+
+async fn list(desk: &mut dyn Desk, request: Request, json: bool) -> Result<u8, Report> {
+    match desk.execute(request).await? {
+        Response::Builds(builds) if json => print_json(desk, &builds).await?,
+        Response::Builds(builds) => {
+            let text = table(&builds, desk.screen().width);
+            print_text(desk, &text).await?;
+        }
+        other => return Err(unexpected(&other)),
+    }
+    Ok(0)
+}
+
+/// One build as it stands.
+pub async fn show(args: ShowArgs, desk: &mut dyn Desk) -> Result<u8, Report> {
+    print_build(desk, Request::ShowBuild { build: args.build }, args.json, described).await
+}
+
+/// One build's log, as far as there is one or to its end.
+pub async fn logs(args: LogsArgs, desk: &mut dyn Desk) -> Result<u8, Report> {
+    if args.follow {
+        return follow(desk, &args.build, args.json).await;
+    }
+    so_far(desk, args.build, args.json).await?;
+    Ok(0)
+}
+
+/// Ends a build.
+pub async fn cancel(args: CancelArgs, desk: &mut dyn Desk) -> Result<u8, Report> {
+    let said = |build: &Build| format!("Cancelled {}\n", named(build));
+    print_build(desk, Request::CancelBuild { build: args.build }, args.json, said).await
+}
+
+/// Builds a commit again.
+pub async fn retry(args: RetryArgs, desk: &mut dyn Desk) -> Result<u8, Report> {
+    let said = |build: &Build| format!("Queued {}\n  lemnos logs {} -f\n", named(build), build.id.short());
+    print_build(desk, Request::RetryBuild { build: args.build }, args.json, said).await
+}
+
+fn named(build: &Build) -> String {
+    format!(
+        "build {} of {} {} at {}",
+        build.id.short(),
+        build.app,
+        build.reference.short(),
+        build.commit.short(12)
+    )
+}
+
+async fn print_build(
+    desk: &mut dyn Desk,
+    request: Request,
+    json: bool,
+    said: impl FnOnce(&Build) -> String + Send,
+) -> Result<u8, Report> {
+    match desk.execute(request).await? {
+        Response::Build(build) if json => print_json(desk, &build).await?,
+        Response::Build(build) => print_text(desk, &said(&build)).await?,
+        other => return Err(unexpected(&other)),
     }
     Ok(0)
 }
@@ -113,7 +209,7 @@ impl Printer {
 }
 
 /// The log as it stands, page by page.
-async fn logs(desk: &mut dyn Desk, build: String, json: bool) -> Result<(), Report> {
+async fn so_far(desk: &mut dyn Desk, build: String, json: bool) -> Result<(), Report> {
     let mut printer = Printer::new(json, desk);
     let mut build = build;
     let mut from_seq = 0;
@@ -157,7 +253,7 @@ async fn follow(desk: &mut dyn Desk, build: &str, json: bool) -> Result<u8, Repo
     }
 }
 
-fn list(builds: &[Build], width: Option<usize>) -> String {
+fn table(builds: &[Build], width: Option<usize>) -> String {
     if builds.is_empty() {
         return "No builds. A push makes one: git push builder main\n".to_owned();
     }
@@ -183,7 +279,7 @@ fn took(build: &Build) -> String {
     ended.unwrap_or_else(|| "-".to_owned())
 }
 
-fn show(build: &Build) -> String {
+fn described(build: &Build) -> String {
     let mut table = Table::new(["build", build.id.as_str()]);
     let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
     row("app", build.app.to_string());

@@ -4,7 +4,7 @@ use super::table::{Table, time_text};
 use super::{Desk, Source, print_json, print_text, unexpected};
 use crate::admin::{Request, Response};
 use crate::error::{Kind, Report};
-use crate::model::UserKey;
+use crate::model::{UserKey, UserName};
 
 /// A file of public keys is small; what is larger is something else.
 const LIMIT_BYTES: u64 = 1 << 20;
@@ -19,10 +19,10 @@ pub struct Args {
 enum Command {
     /// Register public keys of a user; the user appears with the first one.
     Add {
-        /// Whose keys they are; one user may have several.
-        user: String,
-        /// A .pub file or lines of authorized_keys; `-` or nothing for standard input.
-        file: Option<String>,
+        /// Whose keys they are; one user may have several. Over SSH nobody: yours.
+        user: Option<String>,
+        /// A .pub file or lines of authorized_keys; `-` or nothing for standard input. A key itself is taken too.
+        file: Vec<String>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -49,8 +49,13 @@ pub async fn run(args: Args, desk: &mut dyn Desk) -> Result<u8, Report> {
     let mut asked = None;
     let (request, json) = match args.command {
         Command::Add { user, file, json } => {
-            let user = user.parse()?;
-            (Request::AddKeys { user, text: read(file.as_deref(), desk).await? }, json)
+            let (user, text) = meant(user, file, desk.user())?;
+            let text = match text {
+                Given::Key(text) => text,
+                Given::File(path) => read(Some(&path), desk).await?,
+                Given::Stdin => read(None, desk).await?,
+            };
+            (Request::AddKeys { user, text }, json)
         }
         Command::List { user, json } => {
             asked.clone_from(&user);
@@ -75,6 +80,54 @@ pub async fn run(args: Args, desk: &mut dyn Desk) -> Result<u8, Report> {
         other => return Err(unexpected(&other)),
     }
     Ok(0)
+}
+
+/// Where a key stands.
+#[derive(Debug, PartialEq, Eq)]
+enum Given {
+    /// Here it is.
+    Key(String),
+    File(String),
+    Stdin,
+}
+
+/// Understands `[USER] [FILE | - | KEY]`. A key that was not quoted comes as several words.
+fn meant(
+    user: Option<String>,
+    rest: Vec<String>,
+    own: Option<UserName>,
+) -> Result<(UserName, Given), Report> {
+    let mut words: Vec<String> = user.into_iter().chain(rest).collect();
+    let named = match words.first() {
+        Some(first) if first != "-" && !is_key(&words) => Some(words.remove(0)),
+        _ => None,
+    };
+    let user = match (named, own) {
+        (Some(named), _) => named.parse()?,
+        (None, Some(own)) => own,
+        (None, None) => {
+            return Err(Report::user("nobody is named whose key it is").hint("lemnos keys add USER FILE"));
+        }
+    };
+    let given = match words.as_slice() {
+        [] => Given::Stdin,
+        [only] if only == "-" => Given::Stdin,
+        words if is_key(words) => Given::Key(words.join(" ")),
+        [only] => Given::File(only.clone()),
+        [_, more, ..] => {
+            return Err(
+                Report::user(format!("{more:?} is one word too many")).hint("lemnos keys add USER FILE")
+            );
+        }
+    };
+    Ok((user, given))
+}
+
+/// Whether these words are a public key: its type, then base64, in one word or several.
+fn is_key(words: &[String]) -> bool {
+    let mut parts = words.iter().flat_map(|word| word.split_whitespace());
+    let (algorithm, data) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    algorithm.contains('-') && data.starts_with("AAAA")
 }
 
 async fn read(file: Option<&str>, desk: &mut dyn Desk) -> Result<String, Report> {
@@ -136,4 +189,39 @@ fn removed(key: &UserKey, left: usize) -> String {
         left => format!("; {} has {left} keys left", key.user),
     };
     format!("Removed {} of {}{}{rest}\n", key.fingerprint, key.user, comment(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meant_by(line: &[&str], own: Option<&str>) -> Result<(String, Given), String> {
+        let mut words = line.iter().map(|word| (*word).to_owned());
+        let (user, rest) = (words.next(), words.collect());
+        meant(user, rest, own.map(|own| own.parse().unwrap()))
+            .map(|(user, given)| (user.to_string(), given))
+            .map_err(|report| report.message)
+    }
+
+    #[test]
+    fn whose_key_and_where_it_stands() {
+        let of = |user: &str, given: Given| Ok((user.to_owned(), given));
+        let key = || Given::Key("ssh-ed25519 AAAAC3 ann@host".to_owned());
+        for own in [None, Some("ann")] {
+            assert_eq!(meant_by(&["bob", "bob.pub"], own), of("bob", Given::File("bob.pub".to_owned())));
+            assert_eq!(meant_by(&["bob", "-"], own), of("bob", Given::Stdin));
+            assert_eq!(meant_by(&["bob"], own), of("bob", Given::Stdin));
+            assert_eq!(meant_by(&["ssh-bob"], own), of("ssh-bob", Given::Stdin));
+            assert_eq!(meant_by(&["bob", "ssh-ed25519", "AAAAC3", "ann@host"], own), of("bob", key()));
+            assert_eq!(meant_by(&["bob", "ssh-ed25519 AAAAC3 ann@host"], own), of("bob", key()));
+            assert_eq!(meant_by(&["bob", "a", "b"], own), Err("\"b\" is one word too many".to_owned()));
+        }
+        for line in [&["ssh-ed25519", "AAAAC3", "ann@host"][..], &["ssh-ed25519 AAAAC3 ann@host"]] {
+            assert_eq!(meant_by(line, Some("ann")), of("ann", key()));
+            assert_eq!(meant_by(line, None), Err("nobody is named whose key it is".to_owned()));
+        }
+        assert_eq!(meant_by(&[], Some("ann")), of("ann", Given::Stdin));
+        assert_eq!(meant_by(&["-"], Some("ann")), of("ann", Given::Stdin));
+        assert!(meant_by(&[""], Some("ann")).unwrap_err().contains("is not a valid user name"));
+    }
 }

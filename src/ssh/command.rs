@@ -1,27 +1,36 @@
 //! What an exec request asks for.
 //!
-//! Pure. The command line is never given to a shell: words are split by the quoting rules that git clients use, and
-//! only a git service with exactly one app name comes out; everything else is help or a refusal.
+//! Pure. The command line is never given to a shell: words are split by the quoting rules that shells and git clients
+//! use, nothing expands, and what comes out is a git service with exactly one app name, or the words of a verb.
 
 use crate::model::AppName;
 use crate::receive::request::GitService;
 
 /// No command that git sends for a valid app name comes near this.
-const MAX_BYTES: usize = 512;
+const MAX_GIT_BYTES: usize = 512;
+/// Room for the longest public key that is accepted, and for a handful of settings.
+const MAX_VERB_BYTES: usize = 8 << 10;
 
 /// A client's command, understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Command {
-    Git { service: GitService, app: AppName },
-    Help,
+    Git {
+        service: GitService,
+        app: AppName,
+    },
+    /// Anything else, as words without control characters; whether there is such a verb is the host's to say. None at
+    /// all when the client asked for a shell.
+    Verb(Vec<String>),
 }
 
 /// Why a command is refused; the text is a whole sentence for the user.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refused {
-    #[error("the command is longer than {MAX_BYTES} bytes")]
-    TooLong,
+    #[error("the command is longer than {0} bytes")]
+    TooLong(usize),
     #[error("the command holds characters other than printable ASCII")]
+    NotAscii,
+    #[error("the command is not UTF-8 text, or holds control characters")]
     NotPrintable,
     #[error("the command's quotes are not closed")]
     Unclosed,
@@ -44,20 +53,35 @@ impl Refused {
     }
 }
 
-/// Parses `git-receive-pack 'shop.git'`, `git receive-pack "/shop"` and their like.
+/// Parses `git-receive-pack 'shop.git'`, `git receive-pack "/shop"`, `builds shop --json` and their like.
 pub(super) fn parse(line: &[u8]) -> Result<Command, Refused> {
-    if line.len() > MAX_BYTES {
-        return Err(Refused::TooLong);
+    if line.len() > MAX_VERB_BYTES {
+        return Err(Refused::TooLong(MAX_VERB_BYTES));
     }
-    if !line.iter().all(|b| (b' '..=b'~').contains(b)) {
+    let text = std::str::from_utf8(line).map_err(|_| Refused::NotPrintable)?;
+    if text.chars().any(char::is_control) {
         return Err(Refused::NotPrintable);
     }
-    let words = words(&String::from_utf8_lossy(line))?;
+    let words = words(text)?;
+    match words.first() {
+        Some(first) if first == "git" || first.starts_with("git-") => git(line, &words),
+        _ => Ok(Command::Verb(words)),
+    }
+}
+
+/// What git clients send is plain: whatever is not is no client's, and refused before anything is made of it.
+fn git(line: &[u8], words: &[String]) -> Result<Command, Refused> {
+    if line.len() > MAX_GIT_BYTES {
+        return Err(Refused::TooLong(MAX_GIT_BYTES));
+    }
+    if !line.is_ascii() {
+        return Err(Refused::NotAscii);
+    }
     let mut words = words.iter().map(String::as_str);
     let service = match words.next() {
-        None | Some("help" | "--help" | "-h") => return Ok(Command::Help),
         Some("git") => words.next().and_then(service_of),
         Some(verb) => verb.strip_prefix("git-").and_then(service_of),
+        None => None,
     };
     let service = service.ok_or_else(|| Refused::Unknown(shortened(line)))?;
     match (words.next(), words.next()) {
@@ -227,29 +251,63 @@ mod tests {
             &b"git-receive-pack 'a\0b'"[..],
             b"git-receive-pack 'a\n'",
             b"git-receive-pack '\xff'",
-            "git-receive-pack 'ѕhop'".as_bytes(),
+            b"builds\tshop",
+            b"keys add '\x1b[2J'",
+            "apps set shop label.x='\u{9b}2J'".as_bytes(),
+            b"apps \x7f",
         ] {
             assert_eq!(parse(line), Err(Refused::NotPrintable));
         }
-        assert_eq!(parse(&[b'x'; 513]), Err(Refused::TooLong));
+        assert_eq!(parse("git-receive-pack 'ѕhop'".as_bytes()), Err(Refused::NotAscii));
+        let long = [&b"git-receive-pack "[..], &[b'x'; 512]].concat();
+        assert_eq!(parse(&long), Err(Refused::TooLong(MAX_GIT_BYTES)));
+        assert_eq!(parse(&[b'x'; MAX_VERB_BYTES + 1]), Err(Refused::TooLong(MAX_VERB_BYTES)));
         assert_eq!(parse(b"git-receive-pack 'x"), Err(Refused::Unclosed));
         assert_eq!(parse(b"git-receive-pack x\\"), Err(Refused::Unclosed));
     }
 
     #[test]
-    fn what_is_no_git_service_is_help_or_unknown() {
-        for line in [&b""[..], b"  ", b"help", b"--help"] {
-            assert_eq!(parse(line), Ok(Command::Help));
+    fn verbs_are_words_as_a_shell_splits_them() {
+        let long = format!("keys add 'ssh-rsa {}'", "A".repeat(8_000));
+        let of_long = ["keys", "add", &long[10..long.len() - 1]];
+        for (line, words) in [
+            ("", &[] as &[&str]),
+            ("  ", &[]),
+            ("help", &["help"]),
+            ("builds  shop --json", &["builds", "shop", "--json"]),
+            (
+                "apps set shop 'label.x=two words' build-arg.V=",
+                &["apps", "set", "shop", "label.x=two words", "build-arg.V="],
+            ),
+            (
+                "apps set shop label.x=\"a \\\"quoted\\\" \\$x\"",
+                &["apps", "set", "shop", "label.x=a \"quoted\" $x"],
+            ),
+            ("apps set shop label.größe=\\'", &["apps", "set", "shop", "label.größe='"]),
+            ("keys add ''", &["keys", "add", ""]),
+            ("builds; id", &["builds;", "id"]),
+            ("$(id) `id` | cat > x", &["$(id)", "`id`", "|", "cat", ">", "x"]),
+            ("sh", &["sh"]),
+            ("scp -t x", &["scp", "-t", "x"]),
+            ("/bin/git-receive-pack x", &["/bin/git-receive-pack", "x"]),
+            (&long, &of_long),
+        ] {
+            let words = words.iter().map(|word| (*word).to_owned()).collect();
+            assert_eq!(parse(line.as_bytes()), Ok(Command::Verb(words)), "{line}");
         }
+    }
+
+    #[test]
+    fn what_is_no_service_of_git_s_is_unknown() {
         for line in [
-            "sh",
             "git",
             "git push",
             "git-shell",
+            "git-",
             "git --exec-path=x receive-pack x",
             "git-receive-pack; id",
-            "/bin/git-receive-pack x",
-            "scp -t x",
+            "'git'",
+            "git-lfs-authenticate shop.git download",
         ] {
             assert!(
                 matches!(parse(line.as_bytes()), Err(Refused::Unknown(_))),
@@ -289,6 +347,58 @@ mod tests {
         }
     }
 
+    #[test]
+    fn fuzzed_lines_are_git_on_a_valid_app_or_plain_words() {
+        let corpus: [&[u8]; 9] = [
+            b"git-receive-pack 'shop.git'",
+            b"git upload-pack \"/a-b.c_d9\"",
+            b"git-upload-archive shop",
+            b"keys add 'ssh-ed25519 AAAAC3Nza ann@host'",
+            b"apps set shop 'label.x=two words' build-arg.V=",
+            b"logs 0123abcd -f --json",
+            b"",
+            b"'a'\\''b' \"c\\\"d\" \\e",
+            "plan shop größe".as_bytes(),
+        ];
+        let dictionary: [&[u8]; 18] = [
+            b"'",
+            b"\"",
+            b"\\",
+            b" ",
+            b"git",
+            b"git-",
+            b"--",
+            b"../",
+            b"~",
+            b"\0",
+            b"\n",
+            b"\x1b[2J",
+            b"\xff",
+            b"\xc2\x9b",
+            "\u{202e}".as_bytes(),
+            b"$(id)",
+            b".git",
+            b";",
+        ];
+        crate::fuzz::run("exec-string", 200_000, &corpus, &dictionary, |line| {
+            let parsed = parse(line);
+            match &parsed {
+                Ok(Command::Git { app, .. }) => {
+                    assert!(app.as_str().parse::<AppName>().is_ok());
+                    assert!(line.iter().all(|b| (b' '..=b'~').contains(b)));
+                }
+                Ok(Command::Verb(words)) => {
+                    assert!(!words.iter().any(|word| word.chars().any(char::is_control)));
+                    assert!(!words.first().is_some_and(|word| word == "git" || word.starts_with("git-")));
+                    assert!(words.iter().map(String::len).sum::<usize>() <= line.len(), "nothing expands");
+                }
+                // the reason is shown to the client and logged
+                Err(refused) => assert!(!refused.to_string().contains(char::is_control), "{refused}"),
+            }
+            parsed.is_ok()
+        });
+    }
+
     proptest! {
         /// Whatever comes in, an accepted command carries a name that the model accepts, and quoting the name as git
         /// does leads back to the same command.
@@ -313,9 +423,28 @@ mod tests {
         }
 
         #[test]
-        fn printable_garbage_never_panics(line in "[ -~]{0,80}") {
+        fn garbage_never_panics(line in "[ -~]{0,80}", bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let _ = parse(line.as_bytes());
+            let _ = parse(&bytes);
             let _ = git_protocol(&line);
+        }
+
+        /// Words that are quoted as shells quote them come back as they were.
+        #[test]
+        fn quoted_words_come_back(words in proptest::collection::vec("[^\\p{Cc}]{0,20}", 1..6)) {
+            prop_assume!(words[0] != "git" && !words[0].starts_with("git-"));
+            let quoted: Vec<String> = words.iter().map(|word| format!("'{}'", word.replace('\'', "'\\''"))).collect();
+            prop_assert_eq!(parse(quoted.join(" ").as_bytes()), Ok(Command::Verb(words)));
+        }
+
+        /// No verb's words hold what a terminal obeys, and a line that begins as git's is never a verb.
+        #[test]
+        fn verbs_are_text(line in proptest::collection::vec(prop_oneof![any::<u8>(), Just(b'\''), Just(b' '), Just(b'\\')], 0..60), git in any::<bool>()) {
+            let line = if git { [&b"git-"[..], &line].concat() } else { line };
+            if let Ok(Command::Verb(words)) = parse(&line) {
+                prop_assert!(!words.iter().any(|word| word.chars().any(char::is_control)));
+                prop_assert!(!words.first().is_some_and(|word| word == "git" || word.starts_with("git-")));
+            }
         }
 
         #[test]

@@ -287,18 +287,26 @@ impl Handler for Door {
         self.ask(channel, b"", session)
     }
 
+    /// A terminal for a verb: there is no device behind it. A git service takes no notice of it.
     async fn pty_request(
         &mut self,
         channel: ChannelId,
-        _: &str,
-        _: u32,
+        name: &str,
+        columns: u32,
         _: u32,
         _: u32,
         _: u32,
         _: &[(Pty, u32)],
         session: &mut Session,
     ) -> Result<(), Error> {
-        Ok(session.channel_failure(channel)?)
+        match self.waiting.get_mut(&channel) {
+            Some(waiting) => {
+                waiting.terminal(name, columns);
+                session.channel_success(channel)?;
+            }
+            None => session.channel_failure(channel)?,
+        }
+        Ok(())
     }
 
     async fn x11_request(
@@ -321,18 +329,6 @@ impl Handler for Door {
         session: &mut Session,
     ) -> Result<(), Error> {
         self.denied("subsystem");
-        Ok(session.channel_failure(channel)?)
-    }
-
-    async fn window_change_request(
-        &mut self,
-        channel: ChannelId,
-        _: u32,
-        _: u32,
-        _: u32,
-        _: u32,
-        session: &mut Session,
-    ) -> Result<(), Error> {
         Ok(session.channel_failure(channel)?)
     }
 }

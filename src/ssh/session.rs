@@ -1,4 +1,4 @@
-//! One session: an exec request is authorised, served, and answered with its exit status.
+//! One session: an exec request is authorised, served, and answered with its exit status. Verbs are in `verbs`.
 //!
 //! The task that serves is not the one that talks to the client: when the client is gone, or takes nothing for too
 //! long, output has nowhere to go and serving runs to its end.
@@ -10,32 +10,40 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use russh::server::Msg;
-use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
+use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::command::{Command, Refused};
 use super::listener::House;
 use super::streams::{self, Chunk, Gauge, Inlet, Output, Stdin, Stream, WhenGone};
+use super::terminal::{self, Terminal};
+use super::verbs::Ends;
 use super::{GitIo, GitRequest, GitService, Identity};
 use crate::audit::{self, Entry, Event, Who};
 use crate::model::{App, AppName};
 
 /// Messages of up to a packet each between the connection and the one who serves.
-const QUEUE: usize = 32;
+pub(super) const QUEUE: usize = 32;
 /// Of an explanation.
 const MAX_TEXT_BYTES: usize = 2000;
-/// Exit status of what was refused.
+/// Exit status of a git request that was refused.
 const REFUSED: u32 = 1;
+/// Exit status of a command that is none, as `error` has it for wrong input.
+const MISTYPED: u32 = 2;
 /// Exit status when serving was cut off, as of a process ended by SIGTERM.
-const CUT_OFF: u32 = 143;
+pub(super) const CUT_OFF: u32 = 143;
 /// Exit status when serving broke down, as sysexits has it for internal errors.
-const BROKEN: u32 = 70;
+pub(super) const BROKEN: u32 = 70;
 
 /// A channel that is open and has not been asked for anything.
 pub(super) struct Waiting {
     pub(super) write: ChannelWriteHalf<Msg>,
     pub(super) protocol: Option<String>,
+    /// Set when the client asked for a terminal: whether it shows colours.
+    color: Option<bool>,
+    columns: watch::Sender<u32>,
+    interrupted: CancellationToken,
     stdin: Stdin,
     gauge: Gauge,
     running: Arc<AtomicBool>,
@@ -69,37 +77,62 @@ impl Waiting {
         let (inlet, stdin, gauge) = streams::stdin();
         let running = Arc::new(AtomicBool::new(false));
         let gone = CancellationToken::new();
-        tokio::spawn(take_in(read, inlet, Arc::clone(&running), gone.clone()));
-        Self { write, protocol: None, stdin, gauge, running, gone, open: Open::new(sessions) }
+        let (columns, interrupted) = (watch::Sender::new(0), CancellationToken::new());
+        let told =
+            Told { running: running.clone(), columns: columns.clone(), interrupted: interrupted.clone() };
+        let carry = take_in(read, inlet, told);
+        let over = gone.clone();
+        tokio::spawn(async move {
+            carry.await;
+            over.cancel();
+        });
+        let open = Open::new(sessions);
+        Self { write, protocol: None, color: None, columns, interrupted, stdin, gauge, running, gone, open }
+    }
+
+    /// Notes the terminal that the client has; a verb will be told of it.
+    pub(super) fn terminal(&mut self, name: &str, columns: u32) {
+        self.color = Some(terminal::shows_color(name));
+        self.columns.send_replace(columns);
     }
 }
 
-/// Carries what the client sends to `stdin` while a request runs; notices when the client is gone.
-async fn take_in(mut read: ChannelReadHalf, inlet: Inlet, running: Arc<AtomicBool>, gone: CancellationToken) {
+/// What a client may say besides input.
+struct Told {
+    running: Arc<AtomicBool>,
+    columns: watch::Sender<u32>,
+    interrupted: CancellationToken,
+}
+
+/// Carries what the client sends to `stdin` while a request runs; returns when the client is gone.
+async fn take_in(mut read: ChannelReadHalf, inlet: Inlet, told: Told) {
     let mut inlet = Some(inlet);
     loop {
         match read.wait().await {
             Some(ChannelMsg::Data { data }) => {
                 if let Some(open) = &inlet
-                    && running.load(Ordering::Acquire)
+                    && told.running.load(Ordering::Acquire)
                     && !open.put(data).await
                 {
                     inlet = None;
                 }
             }
             Some(ChannelMsg::Eof) => inlet = None,
-            Some(ChannelMsg::Close) | None => break,
+            Some(ChannelMsg::WindowChange { col_width, .. }) => drop(told.columns.send_replace(col_width)),
+            Some(ChannelMsg::Signal { signal: Sig::INT | Sig::TERM | Sig::QUIT | Sig::HUP }) => {
+                told.interrupted.cancel();
+            }
+            Some(ChannelMsg::Close) | None => return,
             Some(_) => {}
         }
     }
-    gone.cancel();
 }
 
 /// A session's way to the client.
-struct Client {
+pub(super) struct Client {
     write: ChannelWriteHalf<Msg>,
     gauge: Gauge,
-    gone: CancellationToken,
+    pub(super) gone: CancellationToken,
     /// Cuts the connection.
     cut: CancellationToken,
     stall: Duration,
@@ -127,11 +160,20 @@ impl Client {
         }
     }
 
-    async fn put(&self, stream: Stream, data: Bytes) {
+    pub(super) async fn put(&self, stream: Stream, data: Bytes) {
         let _waits = self.gauge.output_waits();
         match stream {
             Stream::Stdout => self.send(self.write.data_bytes(data)).await,
             Stream::Stderr => self.send(self.write.extended_data_bytes(1, data)).await,
+        }
+    }
+
+    /// The same for somebody who may have a terminal, which has one screen for both streams.
+    pub(super) async fn say(&self, screen: bool, chunk: Chunk) {
+        if screen {
+            self.put(Stream::Stdout, terminal::for_screen(&chunk.data)).await;
+        } else {
+            self.put(chunk.stream, chunk.data).await;
         }
     }
 
@@ -155,7 +197,8 @@ pub(super) struct Caller {
 impl Caller {
     /// Answers a channel's one request, in a task of its own.
     pub(super) fn answer(self, waiting: Waiting, asked: Result<Command, Refused>) {
-        let Waiting { write, protocol, stdin, gauge, running, gone, open } = waiting;
+        let Waiting { write, protocol, color, columns, interrupted, stdin, gauge, running, gone, open } =
+            waiting;
         // Before the callback returns, and so before any of the request's input arrives.
         running.store(true, Ordering::Release);
         let client =
@@ -176,15 +219,14 @@ impl Caller {
                         REFUSED
                     }
                 },
-                Ok(Command::Help) => {
-                    client.put(Stream::Stdout, help(&self.who).into()).await;
-                    0
+                Ok(Command::Verb(words)) => {
+                    let terminal = color.map(|color| Terminal { columns: columns.subscribe(), color });
+                    self.verb(&client, words, Ends { stdin, terminal, interrupted }).await
                 }
                 Err(refused) => {
                     let event = Event::RequestRefused { service: None, reason: refused.to_string() };
                     self.note(event, |entry| entry);
-                    self.refuse(&client, &refused).await;
-                    REFUSED
+                    refuse(&client, &refused, color.is_some()).await
                 }
             };
             client.end(status).await;
@@ -196,14 +238,6 @@ impl Caller {
         let actor = Who::of(&self.who.user);
         let entry = audit::entry(actor, event).key(self.who.key.clone()).peer(self.peer);
         self.house.trail.note(more(entry));
-    }
-
-    async fn refuse(&self, client: &Client, refused: &Refused) {
-        if refused.is_git() {
-            client.put(Stream::Stdout, git_error(&refused.to_string())).await;
-        } else {
-            client.put(Stream::Stderr, format!("lemnos: {refused}\n\n{}", help(&self.who)).into()).await;
-        }
     }
 
     /// Whether the request may run now: the key may have been removed since it signed.
@@ -296,18 +330,14 @@ fn git_error(text: &str) -> Bytes {
     format!("{:04x}{line}", line.len() + 4).into()
 }
 
-fn help(who: &Identity) -> String {
-    format!(
-        "Hello {user}. This is lemnos: what you push here is built, and its image put into a registry.\n\
-         \n\
-         \x20   git remote add builder ssh://THIS-HOST/APP.git\n\
-         \x20   git push builder main\n\
-         \n\
-         git clone and git archive --remote work too. There is no shell: the commands here are\n\
-         {verbs}, each with one app.\n",
-        user = who.user,
-        verbs = GitService::ALL.map(|s| s.to_string()).join(", "),
-    )
+async fn refuse(client: &Client, refused: &Refused, screen: bool) -> u32 {
+    if refused.is_git() {
+        client.put(Stream::Stdout, git_error(&refused.to_string())).await;
+        return REFUSED;
+    }
+    let text = format!("error: {refused}\nhint: `help` lists what can be asked for here\n");
+    client.say(screen, Chunk { stream: Stream::Stderr, data: text.into() }).await;
+    MISTYPED
 }
 
 #[cfg(test)]

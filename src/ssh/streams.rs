@@ -76,6 +76,17 @@ impl Inlet {
     }
 }
 
+impl Inlet {
+    /// Passes data on where there is room, and drops it where there is none. False when nobody reads any more.
+    pub(super) fn offer(&self, data: Bytes) -> bool {
+        if !self.flow.borrow().has_room() {
+            return true;
+        }
+        self.flow.send_modify(|flow| flow.backlog += data.len() + CHUNK_COST);
+        self.chunks.send(data).is_ok()
+    }
+}
+
 impl Gauge {
     pub(super) fn output_waits(&self) -> OutputWaits<'_> {
         self.0.send_modify(|flow| flow.output_waits = true);
@@ -334,6 +345,22 @@ mod tests {
         drop(stdin);
         assert!(put.await, "held back although nobody reads");
         assert!(!inlet.put(block).await);
+    }
+
+    #[tokio::test]
+    async fn what_is_typed_and_not_read_is_dropped_at_last() {
+        let (inlet, mut stdin, _gauge) = stdin();
+        let block = Bytes::from(vec![0; BACKLOG / 2]);
+        for _ in 0..5 {
+            assert!(inlet.offer(block.clone()));
+        }
+        drop(inlet);
+        let mut read = Vec::new();
+        stdin.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read.len(), BACKLOG);
+        let (inlet, stdin, _gauge) = super::stdin();
+        drop(stdin);
+        assert!(!inlet.offer(block));
     }
 
     #[tokio::test]

@@ -240,6 +240,29 @@ impl House {
         repository.commit(None, &ada, &ada, message, &tree, &parents).unwrap().to_string()
     }
 
+    /// OpenSSH's client with a key of the home directory; what follows are its arguments after the host.
+    pub fn ssh(&self, key: &str, options: &[&str], args: &[&str]) -> Command {
+        let (host, port) = self.ssh.rsplit_once(':').unwrap();
+        let mut command = Command::new("ssh");
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.home.path())
+            .env("TERM", "xterm")
+            .args(["-F", "/dev/null", "-p", port, "-i"])
+            .arg(self.home.path().join(key))
+            .args(["-o", "IdentitiesOnly=yes", "-o", "UserKnownHostsFile=/dev/null"])
+            .args(["-o", "StrictHostKeyChecking=no", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"])
+            .args(["-o", "KexAlgorithms=curve25519-sha256"])
+            .args(options)
+            .arg(format!("git@{host}"))
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
     /// The real client with these arguments after `git push URL`, in a process group of its own.
     pub fn push_command(&self, args: &[&str]) -> Command {
         let home = self.home.path().display();

@@ -151,7 +151,7 @@ fn keys_that_cannot_be_read() {
 
       tip: to pass '-a' as a value, use '-- -a'
 
-    Usage: lemnos keys add [OPTIONS] <USER> [FILE]
+    Usage: lemnos keys add [OPTIONS] [USER] [FILE]...
 
     For more information, try '--help'.
     exit 2

@@ -14,8 +14,11 @@ mod engine;
 #[path = "../fake/fakes.rs"]
 mod fake;
 mod filesync;
+#[path = "../crash/house.rs"]
+mod house;
 mod plan;
 mod receive;
 mod registry;
 mod ssh;
 mod tidy;
+mod verbs;

@@ -4,3 +4,4 @@ mod hostile;
 mod limits;
 mod openssh;
 mod support;
+mod verbs;

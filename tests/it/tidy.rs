@@ -70,7 +70,7 @@ fn table() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("error", ALL),
         ("config", &["model", "buildkit"]),
         ("admin", &["audit", "model", "event", "error", "store", "notify", "config", "plan"]),
-        ("console", &["audit", "model", "event", "error", "admin", "notify"]),
+        ("console", &["audit", "model", "event", "error", "admin", "notify", "plan"]),
         // doors
         ("ssh", &["model", "receive", "audit"]),
         ("http", &["audit", "model", "event", "error", "jobs", "store", "admin"]),

@@ -4,17 +4,19 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::admin::{Caller, rights};
+use crate::admin::{self, Caller, rights};
 use crate::error::{Kind, Report};
 use crate::model::{Access, App, AppName, Fingerprint, UserName};
 use crate::receive::{GitIo, GitRequest, GitService, Receiver};
-use crate::ssh::{GitHost, Identity};
+use crate::ssh::{GitHost, Identity, VerbIo};
 use crate::store::Store;
 
 /// Looks everything up anew at each request: a key or grant that was added works at once, one that was taken away no more.
 pub struct Host {
     pub store: Store,
     pub receiver: Arc<Receiver>,
+    /// For verbs.
+    pub context: admin::Context,
 }
 
 impl Host {
@@ -56,6 +58,10 @@ impl GitHost for Host {
 
     async fn serve(&self, request: GitRequest, io: GitIo) -> u32 {
         self.receiver.serve(request, io).await
+    }
+
+    async fn verb(&self, who: &Identity, words: Vec<String>, io: VerbIo) -> u32 {
+        super::desk::run(self, who, words, io).await
     }
 
     fn registration_hint(&self) -> String {

@@ -201,7 +201,7 @@ async fn doors(
     let host_keys = ssh::host_keys(&config.data_dir.join("ssh"))?;
     let control = admin::socket::Listener::bind(&config.data_dir, lock)?;
     let context = wiring::admin(engines.prefix.clone(), repositories.clone(), trail.clone());
-    let control = tokio::spawn(admin::socket::serve(control, store.clone(), context));
+    let control = tokio::spawn(admin::socket::serve(control, store.clone(), context.clone()));
     let ready = Ready {
         ssh: ssh.local_addr().to_string(),
         http: http_address.to_string(),
@@ -217,7 +217,7 @@ async fn doors(
     let housekeeping = tokio::spawn(housekeeper.run(stop.clone()));
     let purging = tokio::spawn(retain_audit(store.clone(), config.audit.clone()));
     let completing = tokio::spawn(async move { tagger.keep_completing(repository_of).await });
-    let host = Arc::new(Host { store: store.clone(), receiver: receiver.clone() });
+    let host = Arc::new(Host { store: store.clone(), receiver: receiver.clone(), context });
     let closing = stop.clone();
     let (ssh, http) = tokio::join!(
         async {

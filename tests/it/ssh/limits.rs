@@ -216,7 +216,7 @@ async fn every_login_and_every_refusal_is_on_record() {
     run(&client, "git-receive-pack echo").await;
     run(&client, "git-receive-pack secret").await;
     run(&client, "git-receive-pack '../x'").await;
-    run(&client, "sh").await;
+    run(&client, "git sh").await;
     assert!(client.channel_open_direct_tcpip("127.0.0.1", 22, "127.0.0.1", 1).await.is_err());
     trail.flush().await.unwrap();
     let logged = store.audit(&Filter { limit: 100, ..Filter::default() }).await.unwrap();
@@ -232,7 +232,7 @@ async fn every_login_and_every_refusal_is_on_record() {
     alice echo {"type":"request_accepted","service":"git-receive-pack"}
     alice secret {"type":"request_refused","service":"git-receive-pack","reason":"there is no app secret that alice may use"}
     alice {"type":"request_refused","service":null,"reason":"\"../x\" is no app name: use 1 to 63 lower-case letters, digits and single '-', '.' or '_' between them, beginning and ending with a letter or digit"}
-    alice {"type":"request_refused","service":null,"reason":"there is no shell and no command \"sh\" here"}
+    alice {"type":"request_refused","service":null,"reason":"there is no shell and no command \"git sh\" here"}
     alice {"type":"channel_refused","what":"forwarding"}
     "#);
 }

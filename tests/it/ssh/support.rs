@@ -11,7 +11,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use lemnos::audit::Trail;
 use lemnos::model::{App, AppName, AppSettings, Fingerprint, UserName};
-use lemnos::ssh::{Config, Error, GitHost, GitIo, GitRequest, GitService, Identity, host_keys, listen};
+use lemnos::ssh::{
+    Config, Error, GitHost, GitIo, GitRequest, GitService, Identity, VerbIo, host_keys, listen,
+};
 use russh::keys::{HashAlg, PublicKey};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -34,6 +36,17 @@ pub struct Host {
     pub began: Notify,
     pub release: Option<Semaphore>,
     pub repository: Mutex<PathBuf>,
+    /// Bytes that the verb `flood` got rid of.
+    pub flooded: std::sync::atomic::AtomicUsize,
+}
+
+/// Says that a verb was ended from outside.
+struct Ended<'a>(&'a Host);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.done_verb("wait", 0);
+    }
 }
 
 impl Host {
@@ -120,12 +133,63 @@ impl GitHost for Host {
         }
     }
 
+    async fn verb(&self, who: &Identity, words: Vec<String>, io: VerbIo) -> u32 {
+        self.play(who, words, io).await
+    }
+
     fn registration_hint(&self) -> String {
         "Register one: lemnos keys add YOU < ~/.ssh/id_ed25519.pub".to_owned()
     }
 }
 
 impl Host {
+    /// `echo` gives its input back, `flood` writes for ever, `wait` until it is ended; anything else says what was asked.
+    async fn play(&self, who: &Identity, words: Vec<String>, mut io: VerbIo) -> u32 {
+        let width = io.terminal.as_ref().map(|terminal| (terminal.width(), terminal.color));
+        match words.first().map(String::as_str) {
+            Some("echo") => {
+                let mut input = Vec::new();
+                io.stdin.read_to_end(&mut input).await.unwrap();
+                io.stdout.write_all(&input).await.unwrap();
+                self.done_verb("echo", input.len());
+                0
+            }
+            Some("flood") => {
+                let mut written = 0;
+                while io.stdout.write_all(&[b'x'; 1 << 10]).await.is_ok() {
+                    written += 1 << 10;
+                    self.flooded.store(written, std::sync::atomic::Ordering::Relaxed);
+                }
+                self.done_verb("flood", written);
+                0
+            }
+            Some("wait") => {
+                let _ended = Ended(self);
+                io.stdout.write_all(b"waiting\n").await.unwrap();
+                std::future::pending().await
+            }
+            Some("width") => {
+                self.began.notify_one();
+                self.release.as_ref().unwrap().acquire().await.unwrap().forget();
+                let width = io.terminal.unwrap().width();
+                io.stdout.write_all(format!("{width:?}\n").as_bytes()).await.unwrap();
+                0
+            }
+            Some("panic") => panic!("as asked"),
+            _ => {
+                let said = format!("{}: {words:?} {width:?}\n", who.user);
+                io.stdout.write_all(said.as_bytes()).await.unwrap();
+                io.stderr.write_all(b"said\n").await.unwrap();
+                3
+            }
+        }
+    }
+
+    fn done_verb(&self, verb: &str, bytes: usize) {
+        self.served.lock().unwrap().push((verb.to_owned(), bytes));
+        self.one_served.notify_one();
+    }
+
     async fn git(&self, request: &GitRequest, mut io: GitIo) -> u32 {
         let mut git = Command::new("git");
         git.arg(request.service.subcommand())
