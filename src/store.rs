@@ -166,6 +166,15 @@ impl Store {
         self.inner.pool.close().await;
     }
 
+    /// One trivial write that reaches the disk: a full or read-only one shows. The schema's own number is not lemnos'
+    /// to use (migrations have a table), so that it can be written without a row of its own.
+    pub async fn check_writable(&self) -> Result<()> {
+        let mut tx = self.write().await?;
+        sqlx::query("PRAGMA user_version = 1").execute(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
     /// One trivial read, for health checks.
     pub async fn ping(&self) -> Result<()> {
         sqlx::query("SELECT 1 FROM apps LIMIT 1").fetch_optional(self.pool()).await?;

@@ -11,6 +11,7 @@ use crate::config::{self, Config, Environment, Layer};
 use crate::error::Report;
 
 mod desk;
+mod health;
 mod host;
 mod house;
 pub(super) mod wiring;

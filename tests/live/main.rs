@@ -16,6 +16,7 @@ mod crash;
 mod docs;
 mod engines;
 mod filesync;
+mod health;
 mod house;
 mod push;
 mod quickstart;

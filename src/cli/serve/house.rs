@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::health::{self, Health};
 use super::host::Host;
 use super::wiring;
 use crate::admin::{self, DataLock, Ready, ReadyFile};
@@ -18,7 +19,6 @@ use crate::engine::{self, Supervised};
 use crate::error::{Kind, Report};
 use crate::failpoint::Failpoints;
 use crate::housekeeping::Housekeeper;
-use crate::http;
 use crate::jobs::Pushes;
 use crate::model::{BuildState, ImagePrefix, Platform};
 use crate::pipeline::{Pipeline, Settings};
@@ -90,9 +90,9 @@ pub fn find_git(environment: &Environment) -> Option<PathBuf> {
 }
 
 /// The engines in use, and those of them that are this server's own.
-struct Engines {
-    prefix: ImagePrefix,
-    builders: Vec<BuilderConfig>,
+pub(super) struct Engines {
+    pub(super) prefix: ImagePrefix,
+    pub(super) builders: Vec<BuilderConfig>,
     own: Vec<Supervised>,
 }
 
@@ -177,6 +177,7 @@ async fn doors(
         tracing::warn!(?recovered, "a push that was at its commit point is settled");
     }
     end_interrupted(store).await?;
+    let readiness = health::readiness(store, engines, &registry, &stop);
     let pipeline = Pipeline {
         store: store.clone(),
         registry,
@@ -219,15 +220,10 @@ async fn doors(
     let completing = tokio::spawn(async move { tagger.keep_completing(repository_of).await });
     let host = Arc::new(Host { store: store.clone(), receiver: receiver.clone(), context });
     let closing = stop.clone();
-    let (ssh, http) = tokio::join!(
-        async {
-            let ended = ssh.run(wiring::ssh(config), host_keys, host, trail.clone(), closing.clone()).await;
-            // a door that fails closes the house: half a server helps nobody
-            closing.cancel();
-            ended
-        },
-        http::serve(http, store.clone(), stop.clone()),
-    );
+    let http = Health::open(http, store, readiness, closing.clone());
+    let ssh = ssh.run(wiring::ssh(config), host_keys, host, trail.clone(), closing.clone()).await;
+    // a door that fails closes the house: half a server helps nobody
+    closing.cancel();
     drop(ready);
     receiver.finish().await;
     pushes.drain().await;
@@ -238,7 +234,7 @@ async fn doors(
     completing.abort();
     control.abort();
     ssh?;
-    http.map_err(|e| Report::internal(format!("the HTTP door: {e}")))
+    http.close().await
 }
 
 /// Ends the builds that were under way when the server stopped. After the journal has said which of them were published: these
