@@ -17,5 +17,5 @@ pub use error::{Error, FailedVertex, SolveError, SolveErrorKind};
 pub use progress::{
     Position, ProgressGroup, Range, SolveEvent, Source, Vertex, VertexLog, VertexStatus, Warning,
 };
-pub use session::{AuthProvider, Credential, Session};
-pub use solve::{CacheEntry, Exporter, SolveRequest, SolveResult};
+pub use session::{AuthProvider, Credential, Grant, Scope, Session};
+pub use solve::{CacheEntry, Exporter, SolveRequest, SolveResult, SourceRule};

@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::model::ImagePrefix;
+use crate::model::policy::{is_image_pattern, is_remote_pattern};
+use crate::model::{ImagePrefix, SourcePolicy};
 
 mod builder;
 mod data_dir;
@@ -32,6 +33,9 @@ use reader::Reader;
 
 /// The configuration file's name in the data directory.
 pub const FILE_NAME: &str = "lemnos.toml";
+
+const IMAGE_PATTERN: &str = "a pattern of images: HOST/PATH[:TAG] with the host written out, `*` for a part of a name or all that follows, for example docker.io/library/* or gcr.io/distroless/static:nonroot; * alone is any image";
+const REMOTE_PATTERN: &str = "a pattern of addresses: HOST[:PORT][/PATH] without a scheme, `*` for a part of a name or all that follows, for example files.example.com/pub/*; none allows nothing";
 
 /// The effective configuration.
 #[derive(Debug, Clone)]
@@ -66,6 +70,11 @@ pub struct Config {
     pub docker_config: Option<PathBuf>,
     /// Images that a Dockerfile's `# syntax=` line may name.
     pub frontends: Vec<String>,
+    /// Whom git's children run as when the server is root; 0: as the server. Whether that was asked for.
+    pub git_uid: u32,
+    pub git_uid_asked: bool,
+    /// What builds may take from outside.
+    pub sources: SourcePolicy,
     pub concurrent_builds: u32,
     pub queued_builds: u32,
     pub queued_builds_per_app: u32,
@@ -151,35 +160,11 @@ pub fn resolve(
     layers.push(Layer::defaults());
     let mut reader = Reader::new(Layer::merge(layers));
     let r = &mut reader;
-    let limits = Limits {
-        push_bytes: r.number("limits.push_bytes")?,
-        blob_bytes: r.number("limits.blob_bytes")?,
-        new_bytes: r.number("limits.new_bytes")?,
-        new_objects: r.number("limits.new_objects")?,
-        tree_entries: r.number("limits.tree_entries")?,
-        tree_depth: r.number("limits.tree_depth")?,
-        tree_bytes: r.number("limits.tree_bytes")?,
-        refs_per_push: r.number("limits.refs_per_push")?,
-        stall: r.seconds("limits.stall_seconds")?,
-        transfer: r.seconds("limits.transfer_seconds")?,
-        build: r.seconds("limits.build_seconds")?,
-    };
+    let (limits, ssh_limits) = (limits(r)?, ssh_limits(r)?);
     let day = Duration::from_secs(86_400);
     let audit = Audit {
         keep: day.saturating_mul(r.count("audit.keep_days")?),
         keep_entries: r.number("audit.keep_entries")?,
-    };
-    let ssh_limits = SshLimits {
-        login_grace: r.seconds("ssh_limits.login_grace_seconds")?,
-        auth_tries: r.number("ssh_limits.auth_tries")?,
-        connections: r.number("ssh_limits.connections")?,
-        connections_per_source: r.number("ssh_limits.connections_per_source")?,
-        sessions_per_connection: r.number("ssh_limits.sessions_per_connection")?,
-        keepalive: r.seconds("ssh_limits.keepalive_seconds")?,
-        keepalive_count: r.number("ssh_limits.keepalive_count")?,
-        idle: r.seconds("ssh_limits.idle_seconds")?,
-        output_stall: r.seconds("ssh_limits.output_stall_seconds")?,
-        drain: r.seconds("ssh_limits.drain_seconds")?,
     };
     let config = Config {
         data_dir,
@@ -199,6 +184,9 @@ pub fn resolve(
         registry_token_hosts: r.hosts("registry_token_hosts")?,
         docker_config: r.path("docker_config")?,
         frontends: r.list("frontends")?,
+        git_uid: r.count("git_uid")?,
+        git_uid_asked: false,
+        sources: sources(r)?,
         concurrent_builds: r.count("concurrent_builds")?,
         queued_builds: r.count("queued_builds")?,
         queued_builds_per_app: r.count("queued_builds_per_app")?,
@@ -215,7 +203,49 @@ pub fn resolve(
         ssh_limits,
         shown: Vec::new(),
     };
-    Ok(Config { shown: reader.finish()?, ..config })
+    let shown = reader.finish()?;
+    let git_uid_asked = shown.iter().any(|one| one.key == "git_uid" && one.origin != Origin::Default);
+    Ok(Config { shown, git_uid_asked, ..config })
+}
+
+fn sources(r: &mut Reader) -> Result<SourcePolicy, ConfigError> {
+    Ok(SourcePolicy {
+        base_images: r.patterns("base_images", IMAGE_PATTERN, is_image_pattern)?,
+        by_digest: r.required_or_off("base_images_by_digest")?,
+        frontends_by_digest: r.required_or_off("frontends_by_digest")?,
+        remote_sources: r.patterns("remote_sources", REMOTE_PATTERN, is_remote_pattern)?,
+    })
+}
+
+fn limits(r: &mut Reader) -> Result<Limits, ConfigError> {
+    Ok(Limits {
+        push_bytes: r.number("limits.push_bytes")?,
+        blob_bytes: r.number("limits.blob_bytes")?,
+        new_bytes: r.number("limits.new_bytes")?,
+        new_objects: r.number("limits.new_objects")?,
+        tree_entries: r.number("limits.tree_entries")?,
+        tree_depth: r.number("limits.tree_depth")?,
+        tree_bytes: r.number("limits.tree_bytes")?,
+        refs_per_push: r.number("limits.refs_per_push")?,
+        stall: r.seconds("limits.stall_seconds")?,
+        transfer: r.seconds("limits.transfer_seconds")?,
+        build: r.seconds("limits.build_seconds")?,
+    })
+}
+
+fn ssh_limits(r: &mut Reader) -> Result<SshLimits, ConfigError> {
+    Ok(SshLimits {
+        login_grace: r.seconds("ssh_limits.login_grace_seconds")?,
+        auth_tries: r.number("ssh_limits.auth_tries")?,
+        connections: r.number("ssh_limits.connections")?,
+        connections_per_source: r.number("ssh_limits.connections_per_source")?,
+        sessions_per_connection: r.number("ssh_limits.sessions_per_connection")?,
+        keepalive: r.seconds("ssh_limits.keepalive_seconds")?,
+        keepalive_count: r.number("ssh_limits.keepalive_count")?,
+        idle: r.seconds("ssh_limits.idle_seconds")?,
+        output_stall: r.seconds("ssh_limits.output_stall_seconds")?,
+        drain: r.seconds("ssh_limits.drain_seconds")?,
+    })
 }
 
 impl Config {

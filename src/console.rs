@@ -8,6 +8,7 @@ pub mod audit;
 pub mod builds;
 pub mod keys;
 pub mod line;
+pub mod registry;
 pub mod table;
 pub mod whoami;
 
@@ -42,6 +43,8 @@ pub enum Verb {
     Retry(builds::RetryArgs),
     /// Say how you are known here.
     Whoami(whoami::Args),
+    /// Credentials for registries, of one app or all.
+    Registry(registry::Args),
 }
 
 impl Verb {
@@ -57,6 +60,7 @@ impl Verb {
             Self::Cancel(args) => builds::cancel(args, desk).await,
             Self::Retry(args) => builds::retry(args, desk).await,
             Self::Whoami(args) => whoami::run(args, desk).await,
+            Self::Registry(args) => registry::run(args, desk).await,
         }
     }
 }

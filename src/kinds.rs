@@ -13,7 +13,8 @@ mod spin;
 mod wishes;
 
 use crate::model::{
-    AppName, AppSettings, Detected, ImageName, KindName, PushOptions, RefName, Sha, SolveSpec, Tree,
+    AppName, AppSettings, Detected, ImageName, KindName, PushOptions, RefName, Sha, SolveSpec, SourcePolicy,
+    SourceRules, Tree,
 };
 
 pub use build_config::{BUILD_CONFIG, BuildConfig};
@@ -87,6 +88,9 @@ pub struct PlanInput<'a> {
     pub options: &'a PushOptions,
     /// Images that `# syntax=` may name (repositories, or with a tag or digest).
     pub frontends: &'a [String],
+    /// What the operator lets builds take from outside, and what that means for this app.
+    pub policy: &'a SourcePolicy,
+    pub sources: &'a SourceRules,
     /// Where the source can be looked at, when known.
     pub source_url: Option<&'a str>,
     /// What distinguishes the tags of this try from another's: the short commit, a build's short id.

@@ -25,6 +25,7 @@ pub mod jobs;
 pub mod kinds;
 pub mod model;
 pub mod notify;
+pub mod owner;
 pub mod pipeline;
 pub mod plan;
 pub mod receive;

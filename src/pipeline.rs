@@ -6,6 +6,7 @@
 
 mod context;
 mod failure;
+mod sources;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::event::{BuildEvent, EventSink, Failure, plain_json, plain_line};
 use crate::failpoint::{Failpoints, Point};
 use crate::model::{
     BuildId, BuildPlan, Digest, ImagePlan, ImagePrefix, Platform, Publication, Push, RefUpdate, Sha,
+    SourcePolicy, SourceRules,
 };
 use crate::plan::{self, BuildConfig, CommitFacts, PlanInput};
 use crate::receive::tree::CommitTree;
@@ -42,6 +44,8 @@ pub struct Settings {
     pub image_prefix: ImagePrefix,
     /// Frontend images that `# syntax=` may name.
     pub frontends: Vec<String>,
+    /// What builds may take from outside.
+    pub policy: SourcePolicy,
     /// Registries that are spoken to in plain http besides loopback.
     pub plain_http: Vec<String>,
     /// git's absolute path, for reading large files in a stream.
@@ -77,7 +81,8 @@ struct Reusable {
 impl Pipeline {
     /// Runs the stages up to the pushed index.
     pub async fn build(&self, job: &RefBuild, events: &EventSink) -> Result<Built, Failure> {
-        let plan = self.plan(job, events).await?;
+        let rules = self.source_rules(job).await?;
+        let plan = self.plan(job, &rules, events).await?;
         self.pass(Point::AfterPlan).await?;
         if job.push.options.plan {
             let json = serde_json::to_string_pretty(&plan)
@@ -102,7 +107,7 @@ impl Pipeline {
                 Err(error) => return Err(from_report(Report::from(error))),
             }
         }
-        let children = self.solve(job, &plan, image, events).await?;
+        let children = self.solve(job, &plan, image, &rules, events).await?;
         let remember = self.remember(&plan, image, children.clone());
         let ((), assembled) = tokio::join!(remember, self.assemble(job, image, children, events));
         assembled.map(Built::Published).map_err(|e| from_report(Report::from(e)))
@@ -113,9 +118,15 @@ impl Pipeline {
     }
 
     /// The commit's tree -> detect -> plan, all on one blocking thread.
-    async fn plan(&self, job: &RefBuild, events: &EventSink) -> Result<BuildPlan, Failure> {
-        let (job, events, settings) = (job.clone(), events.clone(), self.settings.clone());
-        blocking(move || plan_commit(&job, &settings, &events)).await
+    async fn plan(
+        &self,
+        job: &RefBuild,
+        rules: &Arc<SourceRules>,
+        events: &EventSink,
+    ) -> Result<BuildPlan, Failure> {
+        let (job, events, settings, rules) =
+            (job.clone(), events.clone(), self.settings.clone(), rules.clone());
+        blocking(move || plan_commit(&job, &settings, &rules, &events)).await
     }
 
     async fn claim_tags(&self, job: &RefBuild, image: &ImagePlan) -> Result<(), Failure> {
@@ -151,12 +162,13 @@ impl Pipeline {
         job: &RefBuild,
         plan: &BuildPlan,
         image: &ImagePlan,
+        rules: &Arc<SourceRules>,
         events: &EventSink,
     ) -> Result<Vec<Vec<Child>>, Failure> {
         let mut pushed: Vec<(Digest, Option<Platform>)> = Vec::new();
         let mut ledgers = Vec::new();
         for spec in &image.solves {
-            let opened = self.open_context(job, &plan.commit, spec).await?;
+            let opened = self.open_context(job, &plan.commit, spec, &image.name, rules).await?;
             self.pass(Point::AfterContext).await?;
             let insecure = self.settings.plain_http.iter().any(|host| host == image.name.host());
             let parts = match self.builders.solve(spec, &image.name, insecure, &opened.dirs, events).await {
@@ -228,7 +240,12 @@ fn fingerprint(image: &ImagePlan) -> Option<Digest> {
     }
 }
 
-fn plan_commit(job: &RefBuild, settings: &Settings, events: &EventSink) -> Result<BuildPlan, Failure> {
+fn plan_commit(
+    job: &RefBuild,
+    settings: &Settings,
+    rules: &SourceRules,
+    events: &EventSink,
+) -> Result<BuildPlan, Failure> {
     let push = &job.push;
     let tree = CommitTree::open_ref_target(&job.repository, &job.update.new)
         .map_err(|e| from_report(Report::from(e)))?;
@@ -257,6 +274,8 @@ fn plan_commit(job: &RefBuild, settings: &Settings, events: &EventSink) -> Resul
         reference: Some(&job.update.name),
         options: &push.options,
         frontends: &settings.frontends,
+        policy: &settings.policy,
+        sources: rules,
         source_url: None,
         try_id: job.build.short(),
     })

@@ -28,7 +28,7 @@ pub mod host;
 mod retry;
 mod token;
 
-pub use credentials::{Credential, CredentialError, Credentials};
+pub use credentials::{Credential, CredentialError, Credentials, Login, Logins, LoginsUnreadable};
 pub use fault::{Problem, RegistryError};
 
 use exchange::{Call, Exchange, Reply};
@@ -137,7 +137,25 @@ pub struct Registry {
 
 impl Registry {
     pub fn new(config: RegistryConfig) -> Result<Self, RegistryError> {
-        Ok(Self { exchange: std::sync::Arc::new(Exchange::new(config)?) })
+        Self::with_logins(config, None)
+    }
+
+    /// With logins of lemnos's own, which come before the docker config file.
+    pub fn with_logins(
+        config: RegistryConfig,
+        logins: Option<std::sync::Arc<dyn Logins>>,
+    ) -> Result<Self, RegistryError> {
+        Ok(Self { exchange: std::sync::Arc::new(Exchange::new(config, logins)?) })
+    }
+
+    /// Whether the registry at `host` sells tokens, so that nobody needs to be handed a password for it.
+    pub async fn sells_tokens(&self, host: &str) -> Result<bool, RegistryError> {
+        self.exchange.sells_tokens(host).await
+    }
+
+    /// Whether a token service may be sent the credentials of a registry.
+    pub fn trusts_realm(&self, host: &str, realm_host: &str) -> bool {
+        self.exchange.trusts_realm(host, realm_host)
     }
 
     /// The credentials this client uses, for whoever else speaks to the same registries.

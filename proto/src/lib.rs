@@ -31,6 +31,10 @@ pub mod moby {
         pub mod v1 {
             #![allow(clippy::all, clippy::pedantic, clippy::restriction, rust_2018_idioms, rustdoc::all)]
             include!("gen/moby.buildkit.v1.rs");
+            /// `moby.buildkit.v1.sourcepolicy`: which sources a build may take.
+            pub mod sourcepolicy {
+                include!("gen/moby.buildkit.v1.sourcepolicy.rs");
+            }
             /// `moby.buildkit.v1.types`: workers and versions.
             pub mod types {
                 include!("gen/moby.buildkit.v1.types.rs");
@@ -47,5 +51,6 @@ pub mod moby {
 }
 
 pub use moby::buildkit::v1 as control;
+pub use moby::buildkit::v1::sourcepolicy;
 pub use moby::buildkit::v1::types as worker;
 pub use moby::filesync::v1 as session;

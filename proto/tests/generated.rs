@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "buildkit/auth.proto",
     "buildkit/control.proto",
     "buildkit/filesync.proto",
     "buildkit/ops.proto",
+    "buildkit/sourcepolicy.proto",
     "buildkit/worker.proto",
     "fsutil/wire.proto",
     "google/rpc/status.proto",

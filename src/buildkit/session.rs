@@ -15,7 +15,7 @@ use std::sync::Arc;
 use filesync::{DirSource, TransferStats};
 pub use token::TokenError;
 
-pub use auth::{AuthProvider, Credential, DOCKER_HUB_KEY};
+pub use auth::{AuthProvider, Credential, DOCKER_HUB_KEY, Grant, Scope};
 pub(super) use tunnel::Tunnel;
 
 /// What one build offers to the daemon.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::future::{FusedFuture, Future, FutureExt};
 use lemnos_proto::control as wire;
 use lemnos_proto::control::control_client::ControlClient;
+use lemnos_proto::sourcepolicy as policy;
 use serde::Serialize;
 use tokio::time::Instant;
 use tonic::transport::Channel;
@@ -42,9 +43,22 @@ pub struct SolveRequest {
     pub cache_exports: Vec<CacheEntry>,
     /// What a step may do beyond the usual: `network.host`, `security.insecure`.
     pub entitlements: Vec<String>,
+    /// Which sources the build may take: of the rules that match one, the last decides; none matches: it is allowed.
+    /// The daemon holds them for whatever a frontend asks for. Go's regular expressions are linear in the text.
+    pub source_rules: Vec<SourceRule>,
     /// Whether to leave no record in the daemon's history.
     pub internal: bool,
     pub session: Session,
+}
+
+/// One rule over sources, by BuildKit's name of them (`docker-image://…`, `https://…`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SourceRule {
+    /// Regular expression, not anchored.
+    pub pattern: String,
+    /// Where set, `pattern` is matched against this attribute of the sources whose name begins with `git://`.
+    pub attribute: Option<String>,
+    pub allow: bool,
 }
 
 /// What to do with a result.
@@ -178,12 +192,33 @@ fn message(reference: &str, session: &str, request: SolveRequest) -> Result<wire
         }),
         entitlements: request.entitlements,
         internal: request.internal,
+        source_policy: source_policy(request.source_rules),
         exporters: request
             .exporters
             .into_iter()
             .map(|e| wire::Exporter { r#type: e.kind, attrs: e.attrs })
             .collect(),
     })
+}
+
+fn source_policy(rules: Vec<SourceRule>) -> Option<policy::Policy> {
+    if rules.is_empty() {
+        return None;
+    }
+    let rule = |rule: SourceRule| {
+        let (identifier, constraints) = match rule.attribute {
+            None => (rule.pattern, Vec::new()),
+            Some(key) => {
+                let condition = policy::AttrMatch::Matches.into();
+                ("^git://".to_owned(), vec![policy::AttrConstraint { key, value: rule.pattern, condition }])
+            }
+        };
+        let action = if rule.allow { policy::PolicyAction::Allow } else { policy::PolicyAction::Deny };
+        let match_type = policy::MatchType::Regex.into();
+        let selector = policy::Selector { identifier, match_type, constraints };
+        policy::Rule { action: action.into(), selector: Some(selector) }
+    };
+    Some(policy::Policy { version: 1, rules: rules.into_iter().map(rule).collect() })
 }
 
 /// The daemon's progress stream, and what must be remembered of it.

@@ -18,7 +18,8 @@ use crate::error::{Kind, Report};
 use crate::event::{BuildEvent, Failure};
 use crate::failpoint::Failpoints;
 use crate::model::{
-    AppName, AppSettings, BuildPlan, Digest, ImagePlan, Platform, PushOptions, Sha, SolveSpec,
+    AppName, AppSettings, BuildPlan, Digest, ImageName, ImagePlan, Platform, PushOptions, Sha, SolveSpec,
+    SourcePolicy, SourceRules,
 };
 use crate::pipeline::from_report;
 use crate::plan::{self, BuildConfig, PlanInput};
@@ -147,6 +148,8 @@ fn plan_tree(args: &Args, source: &Source) -> Result<BuildPlan, Report> {
         reference: source.reference.as_ref(),
         options: &PushOptions { no_cache: args.no_cache, rebuild: args.pull, ..PushOptions::default() },
         frontends: &plan::default_frontends(),
+        policy: &SourcePolicy::default(),
+        sources: &SourceRules::open(first.image.clone()),
         source_url: None,
         try_id: "local",
     })?)
@@ -195,7 +198,7 @@ async fn publish(
     let insecure = bench.plain_http.iter().any(|host| host == image.name.host());
     let mut pushed = Vec::new();
     for spec in &image.solves {
-        let dirs = context(source, &plan.commit, spec, bench).map_err(failed)?;
+        let dirs = context(source, &plan.commit, spec, &image.name, bench).map_err(failed)?;
         for part in bench.pool.solve(spec, &image.name, insecure, &dirs, &screen.sink()).await? {
             let only = if part.platforms.len() == 1 { part.platforms.first().cloned() } else { None };
             pushed.push((part.digest, only));
@@ -233,7 +236,13 @@ fn announce(plan: &BuildPlan, image: &ImagePlan, screen: &Screen) {
 }
 
 /// The commit's objects, or the directory as it stands.
-fn context(source: &Source, commit: &Sha, spec: &SolveSpec, bench: &Bench) -> Result<ContextDirs, Report> {
+fn context(
+    source: &Source,
+    commit: &Sha,
+    spec: &SolveSpec,
+    image: &ImageName,
+    bench: &Bench,
+) -> Result<ContextDirs, Report> {
     let beside = spec.dockerfile_path.rsplit_once('/').map_or("", |(dir, _)| dir);
     let path = std::path::absolute(&source.path).unwrap_or_else(|_| source.path.clone());
     let (context, dockerfile): (Arc<dyn DirSource>, Arc<dyn DirSource>) = if commit.is_zero() {
@@ -253,12 +262,21 @@ fn context(source: &Source, commit: &Sha, spec: &SolveSpec, bench: &Bench) -> Re
         let dockerfile = context.at(beside)?;
         (Arc::new(context), Arc::new(dockerfile))
     };
-    let auth = RegistryAuth::new(bench.registry.credentials().clone(), bench.plain_http.clone());
+    // whoever builds here runs the builder: nothing is kept from them
+    let rules = Arc::new(SourceRules::open(image.clone()));
+    let auth = RegistryAuth::new(
+        bench.registry.clone(),
+        bench.plain_http.clone(),
+        None,
+        image.clone(),
+        rules.clone(),
+    );
     Ok(ContextDirs {
         shared_key: shared_key("local", &path.display().to_string(), &spec.context_path),
         dirs: BTreeMap::from([("context".to_owned(), context), ("dockerfile".to_owned(), dockerfile)]),
         transfers: Arc::default(),
         auth: Some(Arc::new(auth)),
+        rules,
         log_tail_lines: LOG_TAIL_LINES,
     })
 }

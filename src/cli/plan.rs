@@ -6,7 +6,7 @@ use super::source::Source;
 use crate::error::Report;
 use crate::event::{plain_json, plain_text};
 use crate::model::closest::closest;
-use crate::model::{AppName, AppSettings, ImageName, PushOptions, RefName};
+use crate::model::{AppName, AppSettings, ImageName, PushOptions, RefName, SourcePolicy, SourceRules};
 use crate::plan::{BuildConfig, PlanInput, WhichRef, builds, default_frontends, describe};
 
 #[derive(Debug, clap::Args)]
@@ -73,6 +73,8 @@ pub fn run(args: Args) -> Result<ExitCode, Report> {
         reference: Some(&reference),
         options: &options,
         frontends: &default_frontends(),
+        policy: &SourcePolicy::default(),
+        sources: &SourceRules::open(image.clone()),
         source_url: None,
         try_id,
     })?;

@@ -11,9 +11,11 @@ use crate::config::{self, Config, Environment, Layer};
 use crate::error::Report;
 
 mod desk;
+mod git_user;
 mod health;
 mod host;
 mod house;
+mod logins;
 pub(super) mod wiring;
 
 use house::Surroundings;

@@ -188,6 +188,33 @@ impl Reader {
         Ok(texts)
     }
 
+    /// A list whose every entry is a pattern.
+    pub(super) fn patterns(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        fits: impl Fn(&str) -> bool,
+    ) -> Result<Vec<String>> {
+        let patterns = self.list(key)?;
+        let origin = self.entry(key)?.origin;
+        match patterns.iter().find(|pattern| !fits(pattern)) {
+            Some(pattern) => Err(bad(key, &origin, pattern, expected)),
+            None => Ok(patterns),
+        }
+    }
+
+    /// `require` or `off`.
+    pub(super) fn required_or_off(&mut self, key: &'static str) -> Result<bool> {
+        let parse = |text: &str| match text {
+            "require" => Some(true),
+            "off" => Some(false),
+            _ => None,
+        };
+        let shown = |required: &bool| if *required { "require".into() } else { "off".into() };
+        let value = self.one(key, "require or off", parse, shown)?;
+        self.required(key, value)
+    }
+
     pub(super) fn hosts(&mut self, key: &'static str) -> Result<Vec<String>> {
         let hosts = self.list(key)?;
         let origin = self.entry(key)?.origin;

@@ -70,6 +70,7 @@ fn every_setting_is_read_and_shown_once_and_settable_by_its_variable() {
             (_, Some(default)) => default,
             (Shape::Builders, None) => "unix:///run/b.sock",
             (Shape::List, None) if setting.key == "mirrors" => "docker.io=registry.example.com",
+            (Shape::List, None) if setting.key == "base_images" => "docker.io/library/*",
             (_, None) => "registry.example.com",
         };
         let name = setting.variable();

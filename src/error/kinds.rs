@@ -57,6 +57,10 @@ fn kind_hint(error: &KindError) -> Option<String> {
         KindError::Frontend { allowed, .. } => {
             format!("remove the syntax line, or use one of the allowed images: {}", allowed.join(", "))
         }
+        KindError::FrontendByTag { .. } => {
+            "write IMAGE@sha256:…; `docker buildx imagetools inspect IMAGE` shows the digest".to_owned()
+        }
+        KindError::Base { refusal, .. } => refusal.remedy().to_owned(),
         KindError::Platform { close: Some(arch), .. } => format!("did you mean linux/{arch}?"),
         KindError::Platform { by, .. } => {
             format!("Dockerfiles build for Linux, for example linux/amd64; {}", instead(*by, "platforms"))

@@ -75,6 +75,20 @@ impl KeptGit {
         args: &[&str],
         stop: &[&CancellationToken],
     ) -> Result<(), GitError> {
+        let ended = self.run_kept(repository, args, stop).await;
+        // what a push's git is to write into must be its own again, however this ended
+        let path = repository.to_owned();
+        let given = tokio::task::spawn_blocking(move || crate::owner::give_all(&path)).await;
+        given.map_err(std::io::Error::other).and_then(|given| given).map_err(GitError::io(repository))?;
+        ended
+    }
+
+    async fn run_kept(
+        &self,
+        repository: &Path,
+        args: &[&str],
+        stop: &[&CancellationToken],
+    ) -> Result<(), GitError> {
         let name = || args.first().copied().unwrap_or_default().to_owned();
         let failed = |cause| GitError::Run { command: name(), cause };
         let mut command = kept_command(&self.lemnos, &self.lock, GRACE, &self.program);

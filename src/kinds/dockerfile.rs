@@ -5,6 +5,7 @@
 //! duplicate BuildKit's own checks of instructions.
 
 mod attrs;
+mod bases;
 mod context;
 mod directives;
 mod frontend;
@@ -61,7 +62,8 @@ impl Kind for Dockerfile {
             });
         };
         let source = read_dockerfile(input.tree, &path)?;
-        let frontend = frontend::choose(&source, &path, input.frontends)?;
+        let frontend = frontend::choose(&source, &path, input.frontends, input.policy.frontends_by_digest)?;
+        bases::check(&source, &path, input.sources)?;
         let mut notes: Vec<String> = frontend.note.into_iter().collect();
         notes.extend(directives::refused_flags(&source, &path));
         let (context_path, context_tree) = context::locate(input.tree, wishes.context_path.as_ref())?;
@@ -82,6 +84,7 @@ impl Kind for Dockerfile {
             compression: input.settings.compression,
             no_cache: input.options.no_cache,
             pull: input.options.rebuild,
+            policy: input.policy.clone(),
             cache_namespace: cache_namespace(input.app_id),
         };
         Ok(Draft { images: vec![DraftImage { name: input.image.clone(), solves: vec![solve] }], notes })

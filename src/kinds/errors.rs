@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::build_config::BUILD_CONFIG;
-use crate::model::{Invalid, KindName, Platform, TreeError};
+use crate::model::{Invalid, KindName, Platform, Refusal, TreeError};
 
 /// Who said a thing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +69,10 @@ pub enum KindError {
     EmptyDockerfile { path: String },
     #[error("{path}:{line}: the frontend image {image:?} of the syntax line is not allowed here")]
     Frontend { path: String, line: usize, image: String, allowed: Vec<String> },
+    #[error("{path}:{line}: the frontend image {image:?} of the syntax line is not named by digest")]
+    FrontendByTag { path: String, line: usize, image: String },
+    #[error("{path}:{line}: the base image {image:?} is refused: {}", .refusal.policy())]
+    Base { path: String, line: usize, image: String, refusal: Refusal },
     #[error("{by}: a Dockerfile build cannot make {platform}")]
     Platform { by: By, platform: String, close: Option<String> },
     #[error("{platform} is not among the app's platforms: a try may only leave some out")]

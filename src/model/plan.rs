@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AppName, Compression, Digest, ImageName, Platform, RefName, Sha, Tag};
+use super::{AppName, Compression, Digest, ImageName, Platform, RefName, Sha, SourcePolicy, Tag};
 
 /// A kind of build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -106,6 +106,9 @@ pub struct SolveSpec {
     pub no_cache: bool,
     /// Base images are looked up again.
     pub pull: bool,
+    /// What the operator lets it take from outside: images that were made under another policy do not serve again.
+    #[serde(default, skip_serializing_if = "SourcePolicy::is_default")]
+    pub policy: SourcePolicy,
     /// `BUILDKIT_CACHE_MOUNT_NS`: cache mounts of different apps never meet.
     pub cache_namespace: String,
 }
@@ -175,6 +178,15 @@ mod tests {
         let spec: SolveSpec = serde_json::from_value(base).unwrap();
         let names = ["localhost:5000/shop", "localhost:5000/other"].map(|n| n.parse().unwrap());
         assert_ne!(spec.fingerprint(&names[0]), spec.fingerprint(&names[1]));
+    }
+
+    #[test]
+    fn a_policy_decides_the_fingerprint_and_the_default_stands_in_no_plan() {
+        let (open, mut strict) = (spec(), spec());
+        strict["policy"] = serde_json::json!({"by_digest": true});
+        assert_ne!(fingerprint(&open), fingerprint(&strict));
+        let real: SolveSpec = serde_json::from_value(open).unwrap();
+        assert!(serde_json::to_value(real).unwrap().get("policy").is_none());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Pipeline, RefBuild, blocking, from_report};
 use crate::error::Report;
 use crate::event::Failure;
-use crate::model::{Sha, SolveSpec};
+use crate::model::{ImageName, Sha, SolveSpec, SourceRules};
 use crate::solve::context::{GitContext, Ledger, shared_key};
 use crate::solve::{ContextDirs, DirSource, RegistryAuth};
 use crate::store::now_ms;
@@ -25,6 +25,8 @@ impl Pipeline {
         job: &RefBuild,
         commit: &Sha,
         spec: &SolveSpec,
+        image: &ImageName,
+        rules: &Arc<SourceRules>,
     ) -> Result<Opened, Failure> {
         // the store forgets an app's ledgers by this prefix when the app goes
         let key = format!("{}/{}", job.push.app.id, job.update.name);
@@ -46,12 +48,19 @@ impl Pipeline {
             Ok((dirs, ledger))
         })
         .await?;
-        let auth = RegistryAuth::new(self.registry.credentials().clone(), self.settings.plain_http.clone());
+        let auth = RegistryAuth::new(
+            self.registry.clone(),
+            self.settings.plain_http.clone(),
+            Some(job.push.app.id.clone()),
+            image.clone(),
+            rules.clone(),
+        );
         let dirs = ContextDirs {
             shared_key: shared_key(&job.push.app.id, job.update.name.as_str(), &spec.context_path),
             dirs,
             transfers: Arc::default(),
             auth: Some(Arc::new(auth)),
+            rules: rules.clone(),
             log_tail_lines: self.settings.log_tail_lines,
         };
         Ok(Opened { dirs, ledger, key })

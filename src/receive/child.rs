@@ -67,6 +67,9 @@ pub(super) fn command(
         command.env(frame::ENV_SOCKET, place.socket).env(frame::ENV_TOKEN, place.token);
         command.env(frame::ENV_EXECUTABLE, place.executable);
     }
+    if let Some(id) = crate::owner::of(repository) {
+        command.uid(id).gid(id);
+    }
     // a group of its own: a Ctrl-C in the server's terminal is not for it, and it can be ended with its children
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     command
@@ -81,6 +84,8 @@ fn settings(hooks: &Path, limits: &Limits) -> Vec<(&'static str, String)> {
     ];
     let fixed = [
         ("safe.bareRepository", "explicit"),
+        // ours by its place: its owner may be the server's user where this child's is another
+        ("safe.directory", "*"),
         ("core.attributesFile", "/dev/null"),
         ("core.fsmonitor", "false"),
         ("core.protectHFS", "true"),

@@ -1,6 +1,6 @@
 //! The server's end of the hooks: a private unix socket, a token for each push, and the answers to both hooks.
 //!
-//! A caller is believed only when it runs as our user, knows the token of a push that is running, and asks in the order
+//! A caller is believed only when it runs as git's user, knows the token of a push that is running, and asks in the order
 //! in which git asks: `pre-receive` once, then `proc-receive` once, for commands that the first has seen.
 
 use std::collections::HashMap;
@@ -89,10 +89,21 @@ pub(super) struct Answering {
 
 impl Hooks {
     /// Writes the scripts under `runtime_dir` and listens. Needs a tokio runtime.
-    pub(super) fn start(runtime_dir: &Path, answering: Answering) -> Result<Self, ReceiveError> {
+    /// `user` is whom git's children run as, where that is not our own user.
+    pub(super) fn start(
+        runtime_dir: &Path,
+        user: Option<u32>,
+        answering: Answering,
+    ) -> Result<Self, ReceiveError> {
         let place = runtime_dir.join("git");
         private_dir(runtime_dir)?;
         private_dir(&place)?;
+        if user.is_some() {
+            // to be passed, not to be listed
+            for dir in [runtime_dir, &place] {
+                open_to(dir, 0o711)?;
+            }
+        }
         let (scripts, home, socket) = (place.join("hooks"), place.join("home"), place.join("hook.sock"));
         let length = socket.as_os_str().as_bytes().len();
         if length > SOCKET_PATH_BYTES {
@@ -104,6 +115,9 @@ impl Hooks {
                 fs::remove_dir_all(dir).map_err(ReceiveError::io("emptying", dir))?;
             }
             private_dir(dir)?;
+            if user.is_some() {
+                open_to(dir, 0o755)?;
+            }
         }
         for (name, script) in SCRIPTS {
             let file = scripts.join(name);
@@ -117,8 +131,13 @@ impl Hooks {
         let listener = UnixListener::bind(&socket).map_err(ReceiveError::io("listening at", &socket))?;
         fs::set_permissions(&socket, fs::Permissions::from_mode(0o600))
             .map_err(ReceiveError::io("closing to others", &socket))?;
+        if let Some(id) = user {
+            std::os::unix::fs::chown(&socket, Some(id), Some(id))
+                .map_err(ReceiveError::io("giving to git's user", &socket))?;
+        }
         let sessions = Sessions::default();
-        let listener = tokio::spawn(listen(listener, Arc::clone(&sessions), Arc::new(answering)));
+        let caller = user.unwrap_or_else(|| rustix::process::geteuid().as_raw());
+        let listener = tokio::spawn(listen(listener, caller, Arc::clone(&sessions), Arc::new(answering)));
         Ok(Self { socket, scripts, home, sessions, listener })
     }
 
@@ -183,6 +202,11 @@ fn private_dir(dir: &Path) -> Result<(), ReceiveError> {
         .map_err(ReceiveError::io("closing to others", dir))
 }
 
+fn open_to(dir: &Path, mode: u32) -> Result<(), ReceiveError> {
+    fs::set_permissions(dir, fs::Permissions::from_mode(mode))
+        .map_err(ReceiveError::io("opening to git's user", dir))
+}
+
 /// 256 bits from the kernel.
 fn random_token() -> Result<String, ReceiveError> {
     use std::io::Read as _;
@@ -194,7 +218,7 @@ fn random_token() -> Result<String, ReceiveError> {
     Ok(hex::encode(bytes))
 }
 
-async fn listen(listener: UnixListener, sessions: Sessions, answering: Arc<Answering>) {
+async fn listen(listener: UnixListener, caller: u32, sessions: Sessions, answering: Arc<Answering>) {
     let callers = Arc::new(Semaphore::new(MAX_CALLERS));
     loop {
         let Ok(permit) = Arc::clone(&callers).acquire_owned().await else { return };
@@ -209,22 +233,21 @@ async fn listen(listener: UnixListener, sessions: Sessions, answering: Arc<Answe
         };
         let (sessions, answering) = (Arc::clone(&sessions), Arc::clone(&answering));
         tokio::spawn(async move {
-            answer(stream, &sessions, &answering).await;
+            answer(stream, caller, &sessions, &answering).await;
             drop(permit);
         });
     }
 }
 
 /// One hook process from its first word to its exit status.
-async fn answer(stream: UnixStream, sessions: &Sessions, answering: &Answering) {
-    let ours = rustix::process::geteuid().as_raw();
+async fn answer(stream: UnixStream, caller: u32, sessions: &Sessions, answering: &Answering) {
     let user = stream.peer_cred().map(|c| c.uid()).ok();
     let mut hook = Hook::new(stream);
     let hello = match tokio::time::timeout(HELLO_TIMEOUT, hook.receive()).await {
         Ok(Some((Kind::Hello, bytes))) => Hello::decode(&bytes).ok(),
         _ => None,
     };
-    let Some(hello) = hello.filter(|_| user == Some(ours)) else {
+    let Some(hello) = hello.filter(|_| user == Some(caller)) else {
         let reason = "this is not a hook of a running push";
         let uid = user.map_or_else(|| "unknown".to_owned(), |uid| uid.to_string());
         answering.trail.note(stranger(reason).detail(format!("uid {uid}")));

@@ -24,7 +24,13 @@ pub fn keep(repository: &Path, build: &BuildId, commit: &Sha) -> Result<(), Rece
     let id =
         git2::Oid::from_str(commit.as_str()).map_err(ReceiveError::git("reading an id in", repository))?;
     patiently(|| git.reference(&name(build), id, true, "").map(drop))
-        .map_err(ReceiveError::git("holding a commit in", repository))
+        .map_err(ReceiveError::git("holding a commit in", repository))?;
+    // what packs refs or collects garbage later is git's user
+    let held = repository.join(name(build));
+    for made in held.ancestors().take_while(|path| path.starts_with(repository.join(HIDDEN))) {
+        crate::owner::give(made, repository).map_err(ReceiveError::io("giving to git's user", made))?;
+    }
+    Ok(())
 }
 
 /// Lets go of the build's commit; fine where nothing is held.

@@ -4,7 +4,7 @@
 //! could make git run or read something else is removed. Must not look at what clients put in.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::error::ReceiveError;
@@ -97,6 +97,8 @@ impl Repositories {
             let file = fresh.path().join(name);
             fs::write(&file, content).map_err(ReceiveError::io("writing", &file))?;
         }
+        crate::owner::give_all(fresh.path())
+            .map_err(ReceiveError::io("giving to git's user", fresh.path()))?;
         match fs::rename(fresh.path(), &path) {
             // the name is taken by a repository with something in it: another call was faster
             Err(e) if matches!(e.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {}
@@ -215,9 +217,11 @@ fn put_back(repository: &Path, name: &str, content: &str) -> Result<(), ReceiveE
     if fs::symlink_metadata(&path).is_ok_and(|m| m.is_dir()) {
         fs::remove_dir_all(&path).map_err(ReceiveError::io("removing", &path))?;
     }
-    let file =
+    let mut file =
         tempfile::NamedTempFile::new_in(repository).map_err(ReceiveError::io("writing in", repository))?;
-    fs::write(file.path(), content).map_err(ReceiveError::io("writing", &path))?;
+    // through the handle: the name is in a directory that is another user's
+    file.write_all(content.as_bytes()).map_err(ReceiveError::io("writing", &path))?;
+    crate::owner::give(file.path(), repository).map_err(ReceiveError::io("giving to git's user", &path))?;
     file.persist(&path).map_err(|e| ReceiveError::io("writing", &path)(e.error))?;
     Ok(())
 }

@@ -92,7 +92,8 @@ impl Receiver {
             tracker: tracker.clone(),
             memo: Memo::default(),
         };
-        let hooks = Hooks::start(&config.runtime_dir, answering)?;
+        let git_user = crate::owner::of(&root.join("any"));
+        let hooks = Hooks::start(&config.runtime_dir, git_user, answering)?;
         Ok(Self(Arc::new(Inner { config, hooks, tracker })))
     }
 

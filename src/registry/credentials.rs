@@ -9,10 +9,12 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use async_trait::async_trait;
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::host::{HUB_KEY, is_hub};
+use crate::model::{ImageName, RegistryPlace};
 
 /// Who we are to a registry.
 #[derive(Clone, PartialEq, Eq)]
@@ -31,8 +33,44 @@ impl std::fmt::Debug for Credential {
     }
 }
 
+/// A credential that lemnos keeps itself, and where it counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// Whether it is one app's own; else it is for all.
+    pub of_app: bool,
+    pub place: RegistryPlace,
+    pub credential: Credential,
+}
+
+/// Who keeps logins.
+#[async_trait]
+pub trait Logins: Send + Sync {
+    /// The logins that count for an app (by id), its own and those for all; without an app those for all.
+    async fn of_app(&self, app_id: Option<&str>) -> Result<Vec<Login>, LoginsUnreadable>;
+    /// The id of the app whose image this is.
+    async fn owner(&self, image: &ImageName) -> Result<Option<String>, LoginsUnreadable>;
+    /// Another number after each change.
+    fn changes(&self) -> u64;
+}
+
+impl std::fmt::Debug for dyn Logins {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Logins")
+    }
+}
+
+/// Why stored logins cannot be used, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{cause}")]
+pub struct LoginsUnreadable {
+    pub cause: String,
+    pub remedy: String,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialError {
+    #[error("the stored logins: {0}")]
+    Stored(LoginsUnreadable),
     #[error("reading {file}: {cause}")]
     Read { file: String, cause: String },
     #[error("the entry for {host} in {file} cannot be used: {cause}")]
@@ -46,6 +84,7 @@ pub enum CredentialError {
 impl CredentialError {
     pub fn remedy(&self) -> String {
         match self {
+            Self::Stored(unreadable) => unreadable.remedy.clone(),
             Self::Read { file, .. } => format!("make {file} a readable docker config file (JSON)"),
             Self::Entry { host, .. } => format!("sign in again: `docker login {host}`"),
             Self::HelperTimeout { program, .. } | Self::Helper { program, .. } => {
@@ -65,6 +104,8 @@ const HELPER_FRESH: Duration = Duration::from_secs(300);
 /// The lookup. Cheap to clone; clones share what was read.
 #[derive(Debug, Clone)]
 pub struct Credentials {
+    /// Asked before the file.
+    logins: Option<Arc<dyn Logins>>,
     file: Option<PathBuf>,
     helper_timeout: Duration,
     state: Arc<Mutex<State>>,
@@ -102,7 +143,58 @@ impl std::fmt::Debug for DockerConfig {
 impl Credentials {
     /// Credentials from `file`, which need not exist; none at all without one.
     pub fn new(file: Option<PathBuf>, helper_timeout: Duration) -> Self {
-        Self { file, helper_timeout, state: Arc::default() }
+        Self { logins: None, file, helper_timeout, state: Arc::default() }
+    }
+
+    /// The same, but what is stored comes before the file.
+    #[must_use]
+    pub fn with_logins(self, logins: Option<Arc<dyn Logins>>) -> Self {
+        Self { logins, ..self }
+    }
+
+    /// Another number after each change of the stored logins.
+    pub fn changes(&self) -> u64 {
+        self.logins.as_ref().map_or(0, |logins| logins.changes())
+    }
+
+    /// What opens a repository for whoever owns it: its app's own login, else one for all, else the config file's.
+    pub async fn for_repository(
+        &self,
+        host: &str,
+        path: &str,
+    ) -> Result<Option<Credential>, CredentialError> {
+        let Some(logins) = &self.logins else { return self.for_host(host).await };
+        let owner = match format!("{host}/{path}").parse::<ImageName>() {
+            Ok(image) => logins.owner(&image).await.map_err(CredentialError::Stored)?,
+            Err(_) => None,
+        };
+        self.for_app(owner.as_deref(), host, Some(path)).await
+    }
+
+    /// What opens a repository for an app: its own login, else one for all, else the config file's; of several the one
+    /// for the longest path. Without a repository: what opens most of the registry.
+    pub async fn for_app(
+        &self,
+        app_id: Option<&str>,
+        host: &str,
+        repository: Option<&str>,
+    ) -> Result<Option<Credential>, CredentialError> {
+        if let Some(logins) = &self.logins {
+            let depth = |login: &Login| login.place.path().map_or(0, |path| path.split('/').count());
+            let mut found = logins.of_app(app_id).await.map_err(CredentialError::Stored)?;
+            found.retain(|login| match repository {
+                Some(repository) => login.place.covers(host, repository),
+                None => login.place.covers(host, login.place.path().unwrap_or_default()),
+            });
+            let best = found.into_iter().max_by_key(|login| {
+                let depth = depth(login);
+                (login.of_app, if repository.is_some() { depth } else { usize::MAX - depth })
+            });
+            if let Some(login) = best {
+                return Ok(Some(login.credential));
+            }
+        }
+        self.for_host(host).await
     }
 
     /// The config file, as messages name it.

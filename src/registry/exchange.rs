@@ -3,6 +3,8 @@
 //! A call costs one request when nothing needs a signature, or when the signature is known already: there is no question
 //! ahead of it. Bodies are read up to a bound.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -12,12 +14,15 @@ use reqwest::{Client, Method, RequestBuilder, StatusCode, Url, redirect};
 use tokio::sync::Semaphore;
 
 use super::challenge::{self, Challenge};
-use super::credentials::{Credential, Credentials};
+use super::credentials::{Credential, Credentials, Logins};
 use super::fault::{Problem, RegistryError, connection_problem};
 use super::token::{self, Authorization, Question};
 use super::{DOCKER_LIST, DOCKER_MANIFEST, INDEX, MANIFEST, Reference, RegistryConfig, host, retry};
 use crate::model::{Digest, ImageName};
 
+/// How long a registry's way of signing in is taken for granted, and of how many.
+const SCHEME_FRESH: Duration = Duration::from_secs(300);
+const SCHEME_LIMIT: usize = 1024;
 const USER_AGENT: &str = concat!("lemnos/", env!("CARGO_PKG_VERSION"));
 const DIGEST_HEADER: &str = "docker-content-digest";
 /// What of an error body is shown, and of a token service's answer read.
@@ -137,6 +142,8 @@ pub struct Exchange {
     plain: Client,
     credentials: Credentials,
     signatures: token::Cache,
+    /// Which hosts sell tokens, as they said it last.
+    schemes: Mutex<HashMap<String, (Instant, bool)>>,
     slots: Semaphore,
 }
 
@@ -147,7 +154,10 @@ impl std::fmt::Debug for Exchange {
 }
 
 impl Exchange {
-    pub fn new(config: RegistryConfig) -> Result<Self, RegistryError> {
+    pub fn new(
+        config: RegistryConfig,
+        logins: Option<std::sync::Arc<dyn Logins>>,
+    ) -> Result<Self, RegistryError> {
         let client = || {
             Client::builder()
                 .user_agent(USER_AGENT)
@@ -168,7 +178,9 @@ impl Exchange {
         Ok(Self {
             encrypted: build(client().https_only(true))?,
             plain: build(client().no_proxy())?,
-            credentials: Credentials::new(config.docker_config.clone(), config.helper_timeout),
+            credentials: Credentials::new(config.docker_config.clone(), config.helper_timeout)
+                .with_logins(logins),
+            schemes: Mutex::default(),
             signatures: token::Cache::default(),
             slots: Semaphore::new(config.concurrency.max(1)),
             config,
@@ -211,29 +223,61 @@ impl Exchange {
         }
     }
 
+    /// Whether the host asks for tokens, where it asks for anything.
+    pub async fn sells_tokens(&self, named: &str) -> Result<bool, RegistryError> {
+        let known = self.schemes.lock().unwrap_or_else(PoisonError::into_inner).get(named).copied();
+        if let Some((at, tokens)) = known
+            && at.elapsed() < SCHEME_FRESH
+        {
+            return Ok(tokens);
+        }
+        let fails = |problem| {
+            RegistryError::new(named, format!("asking the registry at {named} how to sign in"), problem)
+        };
+        let url = self.url(named, "/v2/").map_err(fails)?;
+        let raw = self.send(self.client(named).get(url), ANSWER_LIMIT_BYTES).await.map_err(fails)?;
+        let tokens = matches!(raw.challenge, Some(Challenge::Bearer { .. }));
+        if !tokens && raw.status != StatusCode::UNAUTHORIZED && !raw.status.is_success() {
+            return Err(fails(refusal(&raw, None)));
+        }
+        let mut schemes = self.schemes.lock().unwrap_or_else(PoisonError::into_inner);
+        if schemes.len() >= SCHEME_LIMIT {
+            schemes.clear();
+        }
+        schemes.insert(named.to_owned(), (Instant::now(), tokens));
+        Ok(tokens)
+    }
+
+    /// As the exchange's own questions are judged: the registry's own site, or a listed host.
+    pub fn trusts_realm(&self, named: &str, realm_host: &str) -> bool {
+        host::is_same_site(host::api_host(named), realm_host)
+            || self.config.token_hosts.iter().any(|entry| entry.eq_ignore_ascii_case(realm_host))
+    }
+
     /// One try: unsigned, or with what signed the last one; signed anew when the registry asks for it.
     async fn signed(&self, call: &Call) -> Result<Reply, RegistryError> {
         let _slot = self.slots.acquire().await;
-        let [push, pull] = signature_keys(call);
+        // a login that was changed or taken away signs nothing any more
+        let [push, pull, basic] = signature_keys(call, self.credentials.changes());
         let key = if call.writes() { &push } else { &pull };
-        let known = [&push, key, &call.host].into_iter().find_map(|key| self.signatures.get(key));
+        let known = [&push, key, &basic].into_iter().find_map(|key| self.signatures.get(key));
         let mut raw = self.request(call, known.as_ref()).await?;
         let mut user = known.as_ref().and_then(user_of);
         if raw.status == StatusCode::UNAUTHORIZED {
             if known.is_some() {
-                for key in [&push, key, &call.host] {
+                for key in [&push, key, &basic] {
                     self.signatures.forget(key);
                 }
                 self.credentials.forget(&call.host);
             }
-            let credential =
-                self.credentials.for_host(&call.host).await.map_err(|error| call.fails(error.into()))?;
+            let credential = self.credentials.for_repository(&call.host, &call.path).await;
+            let credential = credential.map_err(|error| call.fails(error.into()))?;
             user = credential.as_ref().map(shown_user);
             let authorization = self.sign(call, raw.challenge.take(), credential).await?;
             raw = self.request(call, Some(&authorization)).await?;
             match (raw.status, &authorization) {
                 (StatusCode::UNAUTHORIZED, _) => self.credentials.forget(&call.host),
-                (_, Authorization::Basic { .. }) => self.signatures.put(call.host.clone(), authorization),
+                (_, Authorization::Basic { .. }) => self.signatures.put(basic, authorization),
                 (_, Authorization::Bearer { .. }) => self.signatures.put(key.clone(), authorization),
             }
         }
@@ -402,10 +446,11 @@ impl Exchange {
     }
 }
 
-/// Where the tokens of a call's repository are kept: the one that may write, and the one that may read. What may write may read.
-fn signature_keys(call: &Call) -> [String; 2] {
-    let repository = format!("{}/{}", call.host, call.path);
-    [format!("{repository} push"), repository]
+/// Where the signatures of a call's repository are kept: a token that may write, one that may read, a password. What may
+/// write may read. `changes` counts the changes of the logins that signed.
+fn signature_keys(call: &Call, changes: u64) -> [String; 3] {
+    let repository = format!("{changes} {}/{}", call.host, call.path);
+    [format!("{repository} push"), repository.clone(), format!("{repository} basic")]
 }
 
 fn shown_user(credential: &Credential) -> String {

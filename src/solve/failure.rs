@@ -1,7 +1,7 @@
 //! What a failed solve means to the person who pushed: where, why, and what to do. Pure.
 
 use crate::event::{Failure, plain_line};
-use crate::model::Platform;
+use crate::model::{Platform, Refusal};
 
 /// What is known of a failed solve, freed of the wire.
 #[derive(Debug, Clone, Default)]
@@ -20,8 +20,22 @@ pub struct FailedSolve {
     pub source_text: String,
     /// The failing step's last lines.
     pub log_tail: Vec<String>,
+    /// The source that the daemon refused by our rules, and why.
+    pub refused: Option<(String, Refusal)>,
     /// Whether the user's tree is to blame, not the machinery.
     pub builds_fault: bool,
+}
+
+/// BuildKit's name of the source that it refused by policy.
+pub fn refused_source(message: &str) -> Option<&str> {
+    let (before, _) = message.split_once("\" denied by policy")?;
+    before.rsplit_once("source \"").map(|(_, name)| name)
+}
+
+/// A source as the Dockerfile would name it.
+pub fn shown_source(name: &str) -> String {
+    let image = name.strip_prefix("docker-image://").or_else(|| name.strip_prefix("docker-image+blob://"));
+    plain_line(image.unwrap_or(name))
 }
 
 /// Longest reason that git prints on one line and people still read.
@@ -31,12 +45,16 @@ const EXCERPT_MARGIN: u32 = 2;
 
 impl FailedSolve {
     pub fn into_failure(self) -> Failure {
-        let message = innermost(&self.message);
+        let message = match &self.refused {
+            Some((source, refusal)) => format!("{source} is refused: {}", refusal.policy()),
+            None => innermost(&self.message),
+        };
         let location = self.lines.map(|(first, _)| format!("{}:{first}", plain_line(&self.file)));
         if let Some(failure) = self.refused_by_registry(&message) {
             return failure;
         }
         let instruction = self.vertex.as_deref().filter(|vertex| !is_internal(vertex)).map(instruction);
+        let blamed = self.builds_fault || self.refused.is_some();
         let (what, cause) = match (&instruction, self.exit_code) {
             (Some(i), Some(code)) => (
                 format!("{i}, exit {code}"),
@@ -45,10 +63,10 @@ impl FailedSolve {
                     None => format!("{i} ended with exit code {code}"),
                 },
             ),
-            (Some(i), None) if self.builds_fault => (format!("{i}: {message}"), format!("{i}: {message}")),
+            (Some(i), None) if blamed => (format!("{i}: {message}"), format!("{i}: {message}")),
             _ => (message.clone(), message.clone()),
         };
-        let reason = match (&location, self.builds_fault) {
+        let reason = match (&location, blamed) {
             (Some(at), true) => format!("build failed: {at} {what}"),
             (None, true) => format!("build failed: {what}"),
             (_, false) => format!("builder failed: {message}"),
@@ -101,6 +119,9 @@ impl FailedSolve {
                 || self.message.contains(needle)
                 || self.log_tail.iter().any(|l| l.contains(needle))
         };
+        if let Some((_, refusal)) = &self.refused {
+            return refusal.remedy().to_owned();
+        }
         let text = match () {
             () if !self.builds_fault => {
                 "this is not your commit's fault: push again; if it stays, tell the operator what stands above"
@@ -217,6 +238,7 @@ mod tests {
             lines: Some((3, 3)),
             source_text: "FROM busybox\n\nRUN make\nRUN true\n".into(),
             log_tail: vec!["no rule".into()],
+            refused: None,
             builds_fault: true,
         }
         .into_failure();
@@ -278,6 +300,29 @@ mod tests {
             FailedSolve { message: "connection reset".into(), ..FailedSolve::default() }.into_failure();
         assert_eq!(failure.reason, "builder failed: connection reset");
         assert!(failure.remedy.unwrap().contains("not your commit's fault"));
+    }
+
+    #[test]
+    fn a_refused_source_is_named_with_the_policy_and_the_remedy() {
+        let message = "failed to solve: r.example.com/team/blog: could not resolve image due to policy: source \"docker-image://r.example.com/team/blog:latest\" denied by policy: source denied by policy";
+        assert_eq!(refused_source(message), Some("docker-image://r.example.com/team/blog:latest"));
+        assert_eq!(refused_source("source denied"), None);
+        let failure = FailedSolve {
+            message: message.into(),
+            refused: Some(("r.example.com/team/blog:latest".into(), Refusal::NotOwn)),
+            file: "Dockerfile".into(),
+            lines: Some((1, 1)),
+            ..FailedSolve::default()
+        }
+        .into_failure();
+        assert!(
+            failure.reason.starts_with(
+                "build failed: Dockerfile:1 r.example.com/team/blog:latest is refused: it lies among"
+            ),
+            "{}",
+            failure.reason
+        );
+        assert!(failure.remedy.unwrap().contains("base_images"));
     }
 
     #[test]

@@ -13,13 +13,14 @@ use futures::future::{join_all, try_join_all};
 use crate::buildkit::session::filesync::{Concern, DirSource, Missing, TransferStats};
 use crate::buildkit::{
     AuthProvider, Client, Endpoint, Error, Exporter, Session, SolveError, SolveErrorKind, SolveRequest,
+    SourceRule,
 };
 use crate::event::{BuildEvent, EventSink, Failure};
 use crate::kinds::dockerfile_attrs;
-use crate::model::{Digest, ImageName, Platform, SolveSpec};
+use crate::model::{Digest, ImageName, Platform, SolveSpec, SourceRules};
 
 use super::assign::{Capacity, Unserved, assign};
-use super::failure::FailedSolve;
+use super::failure::{FailedSolve, refused_source, shown_source};
 use super::progress::Translator;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,6 +56,8 @@ pub struct ContextDirs {
     /// Counts what was sent of them, and names what was sent without its content.
     pub transfers: Arc<TransferStats>,
     pub auth: Option<Arc<dyn AuthProvider>>,
+    /// Which sources the build may take.
+    pub rules: Arc<SourceRules>,
     /// Lines of a failing step that are kept for its failure.
     pub log_tail_lines: usize,
 }
@@ -123,7 +126,7 @@ impl Pool {
                 Translator::new(events.clone(), numbers.clone(), spec.dockerfile_path.clone(), only)
                     .with_tail(context.log_tail_lines);
             let request = request(spec, &platforms, image, insecure, context);
-            Some(builder.solve(request, platforms, translator, spec))
+            Some(builder.solve(request, platforms, translator, spec, &context.rules))
         });
         let solved = try_join_all(solves).await;
         match lacking(&context.transfers.concerns()) {
@@ -157,6 +160,7 @@ impl Builder {
         platforms: Vec<Platform>,
         mut translator: Translator,
         spec: &SolveSpec,
+        rules: &SourceRules,
     ) -> Result<Part, Failure> {
         let name = &self.config.name;
         let unreachable = |error: Error| {
@@ -168,8 +172,9 @@ impl Builder {
         let transfers = request.session.transfers.clone();
         let client = self.connect().await.map_err(unreachable)?;
         let result = client.solve(request, |event| translator.take(event)).await;
-        let solved = result
-            .map_err(|error| explain(error, &mut translator, spec, transfers.failure(), sole(&platforms)))?;
+        let solved = result.map_err(|error| {
+            explain(error, &mut translator, spec, rules, transfers.failure(), sole(&platforms))
+        })?;
         let digest = solved.attrs.get("containerimage.digest").and_then(|d| d.parse().ok());
         let digest = digest.ok_or_else(|| {
             let cause = format!("builder {name} ended the solve without telling the image's digest");
@@ -241,6 +246,7 @@ fn request(
         exporters: vec![Exporter { kind: "image".to_owned(), attrs }],
         // no record in the daemon's own history: it costs about 30 ms a build, and lemnos keeps one
         internal: true,
+        source_rules: source_rules(&context.rules),
         session: Session {
             shared_key: context.shared_key.clone(),
             dirs: context.dirs.clone(),
@@ -249,6 +255,16 @@ fn request(
         },
         ..SolveRequest::default()
     }
+}
+
+/// The app's rules as the daemon takes them.
+fn source_rules(rules: &SourceRules) -> Vec<SourceRule> {
+    let rule = |rule: &crate::model::policy::Rule| SourceRule {
+        pattern: rule.pattern.clone(),
+        attribute: rule.attribute.map(str::to_owned),
+        allow: rule.refused.is_none(),
+    };
+    rules.rules().iter().map(rule).collect()
 }
 
 /// The platform of a solve for one.
@@ -264,6 +280,7 @@ fn explain(
     error: SolveError,
     translator: &mut Translator,
     spec: &SolveSpec,
+    rules: &SourceRules,
     transfer: Option<String>,
     only: Option<Platform>,
 ) -> Failure {
@@ -281,6 +298,10 @@ fn explain(
         lines: error.source.as_ref().and_then(|s| s.lines()),
         source_text: error.source.as_ref().map(|s| s.text.clone()).unwrap_or_default(),
         log_tail,
+        refused: refused_source(&error.message).and_then(|name| {
+            let refusal = rules.refuses(name)?.clone();
+            Some((shown_source(name), refusal))
+        }),
         builds_fault: error.kind == SolveErrorKind::Build,
         message: match (error.exit_code, transfer) {
             (None, Some(cause)) => format!("sending the build context: {cause}"),

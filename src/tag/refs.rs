@@ -78,6 +78,9 @@ fn command(git: &Git, repository: &Path) -> Command {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    if let Some(id) = crate::owner::of(repository) {
+        command.uid(id).gid(id);
+    }
     command
 }
 

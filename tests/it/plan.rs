@@ -58,6 +58,8 @@ impl Case {
             reference: Some(&reference),
             options: &self.options,
             frontends: &default_frontends(),
+            policy: &lemnos::model::SourcePolicy::default(),
+            sources: &lemnos::model::SourceRules::default(),
             source_url: Some("https://git.example.org/shop"),
             try_id: "0123456789",
         })?)
@@ -453,6 +455,8 @@ fn a_time_that_no_calendar_has_is_left_out() {
             reference: None,
             options: &PushOptions::default(),
             frontends: &[],
+            policy: &lemnos::model::SourcePolicy::default(),
+            sources: &lemnos::model::SourceRules::default(),
             source_url: None,
             try_id: "x",
         });

@@ -13,6 +13,7 @@ fn table() -> BTreeMap<&'static str, &'static [&'static str]> {
         // adapters
         ("buildkit", &[]),
         ("failpoint", &[]),
+        ("owner", &[]),
         ("fuzz", &[]),
         ("registry", &["model"]),
         ("store", &["model", "event"]),
@@ -23,10 +24,10 @@ fn table() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("detect", &["model", "kinds", "plan"]),
         ("plan", &["model", "kinds", "detect"]),
         // stages with effects
-        ("receive", &["model", "event", "audit"]),
-        ("solve", &["model", "event", "turns", "buildkit", "kinds", "registry"]),
+        ("receive", &["model", "event", "audit", "owner"]),
+        ("solve", &["model", "event", "turns", "buildkit", "kinds", "registry", "owner"]),
         ("assemble", &["model", "event", "registry", "failpoint"]),
-        ("tag", &["model", "event", "registry", "store", "failpoint"]),
+        ("tag", &["model", "event", "registry", "store", "failpoint", "owner"]),
         ("notify", &["model", "event"]),
         (
             "pipeline",
@@ -65,7 +66,7 @@ fn table() -> BTreeMap<&'static str, &'static [&'static str]> {
         ),
         ("backup", &["receive", "store", "config"]),
         ("doctor", &["model", "admin", "engine", "registry", "buildkit", "store"]),
-        ("housekeeping", &["receive", "store", "engine"]),
+        ("housekeeping", &["receive", "store", "engine", "owner"]),
         // what doors share
         ("error", ALL),
         ("config", &["model", "buildkit"]),

@@ -47,6 +47,16 @@ const COMMANDS: &[(&str, Run)] = &[
     ("lemnos config", Shows(&["SETTING", "limits.push_bytes", "default"])),
     ("lemnos keys add \"$USER\" ~/.ssh/id_ed25519.pub", Shows(&["SHA256:", "for ada"])),
     ("lemnos keys add ada ada.pub", Shows(&["SHA256:", "for ada"])),
+    (
+        "lemnos registry login registry.example.com -u USER --password-stdin <FILE",
+        Elsewhere("tests/live/credentials.rs logs in to a registry"),
+    ),
+    (
+        "lemnos registry login ghcr.io/acme --app shop -u USER --password-stdin <FILE",
+        Elsewhere("tests/live/credentials.rs logs an app in"),
+    ),
+    ("lemnos registry list", Shows(&["lemnos registry login"])),
+    ("lemnos registry logout ghcr.io/acme --app shop", Elsewhere("tests/live/credentials.rs logs out")),
     ("lemnos keys list", Shows(&["FINGERPRINT", "ada"])),
     ("lemnos apps create shop", Shows(&["Created app shop", "git remote add builder"])),
     ("lemnos apps grant shop \"$USER\"", Shows(&["ada may push to shop"])),

@@ -24,6 +24,11 @@ pub struct House {
     /// `127.0.0.1:PORT`, as the server and its clients name it.
     registry: String,
     server: Option<Child>,
+    /// The program, where it is not the one that was built, and whom it runs as.
+    pub program: Option<PathBuf>,
+    pub run_as: Option<u32>,
+    /// The builder, where it is not the shared one.
+    pub builder: Option<String>,
     extra_args: Vec<String>,
     extra_env: Vec<(String, String)>,
 }
@@ -100,19 +105,47 @@ impl House {
         let home = tempfile::Builder::new().prefix("lemnos-live-").tempdir().unwrap();
         let unique = home.path().file_name().unwrap().to_str().unwrap().to_lowercase();
         let prefix = format!("{name}-{}", unique.rsplit('-').next().unwrap());
-        let mut house = Self {
+        let house = Self {
             engines,
             home,
             prefix,
             registry: registry.to_owned(),
             server: None,
+            program: None,
+            run_as: None,
+            builder: None,
             extra_args: args.iter().map(|a| (*a).to_owned()).collect(),
             extra_env: env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
         };
+        house.begin()
+    }
+
+    /// With changes before its first start.
+    pub fn start_changed(name: &str, env: &[(&str, &str)], change: impl FnOnce(&mut Self)) -> Self {
+        let home = tempfile::Builder::new().prefix("lemnos-live-").tempdir().unwrap();
+        let unique = home.path().file_name().unwrap().to_str().unwrap().to_lowercase();
+        let mut house = Self {
+            engines: engines(),
+            prefix: format!("{name}-{}", unique.rsplit('-').next().unwrap()),
+            home,
+            registry: engines().registry.clone(),
+            server: None,
+            program: None,
+            run_as: None,
+            builder: None,
+            extra_args: Vec::new(),
+            extra_env: env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        };
+        change(&mut house);
+        house.begin()
+    }
+
+    fn begin(mut self) -> Self {
+        let house = &mut self;
         house.serve();
         house.generate_key("id");
         house.lemnos(&["keys", "add", "ada", house.home.path().join("id.pub").to_str().unwrap()]).succeeded();
-        house
+        self
     }
 
     pub fn data(&self) -> PathBuf {
@@ -141,8 +174,14 @@ impl House {
             .unwrap();
         let data = self.data();
         let registry = format!("{}/{}", self.registry, self.prefix);
-        let child = self
-            .command(env!("CARGO_BIN_EXE_lemnos"))
+        let program = self.program.clone().unwrap_or_else(|| env!("CARGO_BIN_EXE_lemnos").into());
+        let builder = self.builder.as_ref().unwrap_or(&self.engines.buildkit);
+        let mut command = self.command(program);
+        if let Some(id) = self.run_as {
+            std::os::unix::process::CommandExt::uid(&mut command, id);
+            std::os::unix::process::CommandExt::gid(&mut command, id);
+        }
+        let child = command
             .args([
                 "serve",
                 "--data",
@@ -152,7 +191,7 @@ impl House {
                 "--http",
                 "127.0.0.1:0",
             ])
-            .args(["--builder", &self.engines.buildkit, "--registry", &registry])
+            .args(["--builder", builder, "--registry", &registry])
             .args(&self.extra_args)
             .envs(self.extra_env.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::null())
@@ -261,6 +300,21 @@ impl House {
             .output()
             .unwrap();
         Said::of(output)
+    }
+
+    /// `lemnos … --data DIR` with something on standard input.
+    pub fn lemnos_reading(&self, args: &[&str], input: &str) -> Said {
+        let mut child = self
+            .command(env!("CARGO_BIN_EXE_lemnos"))
+            .args(args)
+            .args(["--data", self.data().to_str().unwrap()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
+        Said::of(child.wait_with_output().unwrap())
     }
 
     /// Creates an app that ada may push to.

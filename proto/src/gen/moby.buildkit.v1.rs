@@ -18,6 +18,8 @@ pub struct SolveRequest {
     pub entitlements: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(bool, tag = "11")]
     pub internal: bool,
+    #[prost(message, optional, tag = "12")]
+    pub source_policy: ::core::option::Option<sourcepolicy::Policy>,
     #[prost(message, repeated, tag = "13")]
     pub exporters: ::prost::alloc::vec::Vec<Exporter>,
 }

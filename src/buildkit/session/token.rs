@@ -21,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest answer.
 const ANSWER_LIMIT: usize = 1 << 20;
 /// Most scopes and longest scope passed on.
-const SCOPE_COUNT: usize = 64;
+pub(super) const SCOPE_COUNT: usize = 64;
 /// How long a token counts that does not say so itself, in seconds.
 const DEFAULT_LIFE: i64 = 60;
 const CLIENT_ID: &str = "lemnos";
@@ -29,7 +29,7 @@ const CLIENT_ID: &str = "lemnos";
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    #[error("its token service {0:?} is neither https nor on this machine")]
+    #[error("its token service {0:?} is neither https nor on this machine, or not the registry's own")]
     Realm(String),
     #[error("its token service answered {0}")]
     Refused(StatusCode),
@@ -68,13 +68,29 @@ struct Answer {
     issued_at: String,
 }
 
+/// Which token services may be asked.
+pub(super) struct RealmRules<'a> {
+    /// Whether one that is not this machine may be asked without TLS.
+    pub plain_http: bool,
+    /// Whether the one on `HOST[:PORT]` may be sent the credential.
+    pub trusted: &'a (dyn Fn(&str) -> bool + Send + Sync),
+}
+
+fn with_port(realm: &Url, host: &str) -> String {
+    realm.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
 /// A token for `request`'s scopes, bought with the credential of `request`'s host.
 pub(super) async fn fetch(
     request: &FetchTokenRequest,
     credential: Option<&Credential>,
-    plain_http: bool,
+    rules: &RealmRules<'_>,
 ) -> Result<FetchTokenResponse, TokenError> {
-    let realm = realm(request, plain_http)?;
+    let realm = realm(request, rules.plain_http)?;
+    if credential.is_some() && !realm.host_str().is_some_and(|host| (rules.trusted)(&with_port(&realm, host)))
+    {
+        return Err(TokenError::Realm(request.realm.clone()));
+    }
     let http = client()?;
     let exchange = async {
         let Some(credential) = credential else {

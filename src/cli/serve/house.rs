@@ -9,8 +9,10 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::git_user;
 use super::health::{self, Health};
 use super::host::Host;
+use super::logins::KeptLogins;
 use super::wiring;
 use crate::admin::{self, DataLock, Ready, ReadyFile};
 use crate::audit::Trail;
@@ -146,12 +148,24 @@ pub async fn serve(config: Config, around: Surroundings, stop: CancellationToken
     let lock = DataLock::for_server(&config.data_dir).await?;
     ReadyFile::clear(&config.data_dir, &lock)?;
     let runtime_dir = wiring::runtime_dir(&config.data_dir, &around.temp_dir)?;
+    git_user::settle(&config, &around, &runtime_dir).await?;
     let store = Store::open(&config.data_dir).await?;
     let engines = Engines::up(&config, &around, &runtime_dir).await?;
     let served = doors(&config, &around, &store, &runtime_dir, &engines, &lock, stop).await;
     stop_all(engines.own).await;
     store.close().await;
     served
+}
+
+fn pipeline_settings(config: &Config, around: &Surroundings, engines: &Engines) -> Settings {
+    Settings {
+        image_prefix: engines.prefix.clone(),
+        frontends: config.frontends.clone(),
+        policy: config.sources.clone(),
+        plain_http: config.plain_http_hosts.clone(),
+        git: around.git.clone(),
+        log_tail_lines: usize::try_from(config.log_tail_lines).unwrap_or(usize::MAX),
+    }
 }
 
 async fn doors(
@@ -163,7 +177,8 @@ async fn doors(
     lock: &DataLock,
     stop: CancellationToken,
 ) -> Result<(), Report> {
-    let registry = Registry::new(wiring::registry(config))?;
+    let logins = Arc::new(KeptLogins::new(store, &engines.prefix));
+    let registry = Registry::with_logins(wiring::registry(config), Some(logins))?;
     let pool = Pool::new(engines.builders.clone());
     look_at_builders(&pool).await;
     let repositories = Repositories::new(config.data_dir.join("repositories"));
@@ -182,13 +197,7 @@ async fn doors(
         store: store.clone(),
         registry,
         builders: pool,
-        settings: Settings {
-            image_prefix: engines.prefix.clone(),
-            frontends: config.frontends.clone(),
-            plain_http: config.plain_http_hosts.clone(),
-            git: around.git.clone(),
-            log_tail_lines: usize::try_from(config.log_tail_lines).unwrap_or(usize::MAX),
-        },
+        settings: pipeline_settings(config, around, engines),
         failpoints: around.failpoints.clone(),
     };
     let pushes = Pushes::new(store.clone(), pipeline, tagger.clone(), wiring::capacity(config));

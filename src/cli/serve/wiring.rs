@@ -41,7 +41,7 @@ pub fn runtime_dir(data_dir: &Path, temp_dir: &Path) -> Result<PathBuf, Report> 
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(failed)?;
     let made = std::fs::symlink_metadata(&dir).map_err(failed)?;
     // a directory of that name that somebody else made would see our sockets
-    if !made.is_dir() || made.uid() != rustix::process::geteuid().as_raw() || made.mode() & 0o077 != 0 {
+    if !made.is_dir() || made.uid() != rustix::process::geteuid().as_raw() || made.mode() & 0o066 != 0 {
         return Err(Report::internal(format!("{} is not a private directory of this user", dir.display()))
             .hint("remove it, or choose a shorter --data path"));
     }

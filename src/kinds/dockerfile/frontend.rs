@@ -17,7 +17,12 @@ pub(super) struct Frontend {
 }
 
 /// The frontend for a Dockerfile at `path`, by its syntax line and the list of allowed images.
-pub(super) fn choose(source: &[u8], path: &str, allowed: &[String]) -> Result<Frontend, KindError> {
+pub(super) fn choose(
+    source: &[u8],
+    path: &str,
+    allowed: &[String],
+    by_digest: bool,
+) -> Result<Frontend, KindError> {
     let Some(syntax) = directives::syntax(source) else {
         return Ok(Frontend { name: "dockerfile.v0", image: None, note: None });
     };
@@ -33,6 +38,10 @@ pub(super) fn choose(source: &[u8], path: &str, allowed: &[String]) -> Result<Fr
         return Err(refuse());
     }
     if asked.repository != RECIPE.built_in {
+        if by_digest && asked.digest.is_none() {
+            let image = syntax.image.clone();
+            return Err(KindError::FrontendByTag { path: path.to_owned(), line, image });
+        }
         return Ok(Frontend { name: "gateway.v0", image: Some(asked.to_string()), note: None });
     }
     let special = asked.digest.is_some() || asked.tag.as_deref().is_some_and(|tag| tag.ends_with("labs"));
@@ -139,7 +148,21 @@ mod tests {
 
     fn chosen(syntax: &str, allowed: &[&str]) -> Result<Frontend, KindError> {
         let source = format!("# syntax={syntax}\nFROM x\n");
-        choose(source.as_bytes(), "Dockerfile", &allowed.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>())
+        let allowed: Vec<String> = allowed.iter().map(|s| (*s).to_owned()).collect();
+        choose(source.as_bytes(), "Dockerfile", &allowed, false)
+    }
+
+    #[test]
+    fn d1_a_frontend_image_can_be_required_by_digest() {
+        let allowed = ["ghcr.io/x/y".to_owned(), "docker.io/docker/dockerfile".to_owned()];
+        let choose = |syntax: &str| {
+            let source = format!("# syntax={syntax}\nFROM x\n");
+            choose(source.as_bytes(), "Dockerfile", &allowed, true)
+        };
+        assert!(matches!(choose("ghcr.io/x/y:1"), Err(KindError::FrontendByTag { line: 1, .. })));
+        assert!(choose(&format!("ghcr.io/x/y:1@{DIGEST}")).unwrap().image.is_some());
+        // served by the daemon's own frontend: no image is pulled
+        assert!(choose("docker/dockerfile:1").unwrap().image.is_none());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! program they are read whole, up to a bound and one at a time.
 
 use std::io::{Cursor, Error, Read};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -138,7 +139,8 @@ impl Blobs {
     }
 
     fn stream(&self, git: &Path, oid: git2::Oid) -> Result<Streamed, Error> {
-        let mut child = Command::new(git)
+        let mut command = Command::new(git);
+        command
             .env_clear()
             .envs([
                 ("LC_ALL", "C"),
@@ -152,9 +154,12 @@ impl Blobs {
             .args(["-c", "core.bigFileThreshold=1m", "cat-file", "blob", &oid.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|cause| Error::other(format!("{}: {cause}", git.display())))?;
+            .stderr(Stdio::piped());
+        if let Some(id) = crate::owner::of(self.repositories.gitdir.components().as_path()) {
+            command.uid(id).gid(id);
+        }
+        let mut child =
+            command.spawn().map_err(|cause| Error::other(format!("{}: {cause}", git.display())))?;
         let content = child.stdout.take();
         Ok(Streamed { child, content })
     }

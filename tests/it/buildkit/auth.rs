@@ -29,9 +29,9 @@ struct Known {
 
 #[async_trait::async_trait]
 impl AuthProvider for Known {
-    async fn credentials(&self, host: &str) -> Option<Credential> {
+    async fn credentials(&self, host: &str) -> Result<Option<Credential>, String> {
         self.asked.lock().unwrap().push(host.to_owned());
-        self.credentials.get(host).cloned()
+        Ok(self.credentials.get(host).cloned())
     }
 }
 
