@@ -14,6 +14,7 @@ use crate::support::engines;
 
 const README: &str = include_str!("../../README.md");
 const PUSHING: &str = include_str!("../../docs/guides/pushing.md");
+const OVER_SSH: &str = include_str!("../../docs/guides/ssh.md");
 const OPERATING: &str = include_str!("../../docs/guides/operating.md");
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -68,10 +69,30 @@ const COMMANDS: &[(&str, Run)] = &[
     ("lemnos apps show shop", Shows(&["release/*", "ada"])),
     ("lemnos builds list --app shop", Shows(&["shop", "succeeded"])),
     ("lemnos builds logs BUILD -f", Shows(&["Received main at", "Done in"])),
-    ("lemnos builds logs", Elsewhere("a mention; run with its build above")),
     ("lemnos audit --since 7d --app shop", Shows(&["create_app", "grant ada"])),
     ("lemnos audit -f --json", Elsewhere("tests/live/audit.rs follows the record")),
     ("lemnos audit --verify", Shows(&["as they were written"])),
+    ("ssh -p 2222 git@localhost help", Shows(&["Hello ada", "logs BUILD [-f]"])),
+    ("ssh -p 2222 git@localhost builds shop", Shows(&["shop", "succeeded"])),
+    ("ssh -p 2222 git@localhost logs BUILD -f", Shows(&["Received main at", "Done in"])),
+    ("ssh -p 2222 git@builder.example.com help", Shows(&["Hello ada", "logs BUILD [-f]"])),
+    ("ssh -p 2222 git@builder.example.com whoami", Shows(&["user  ada", "SHA256:"])),
+    ("ssh -p 2222 git@builder.example.com apps", Shows(&["IMAGE", "shop"])),
+    ("ssh -p 2222 git@builder.example.com builds shop", Shows(&["shop", "succeeded"])),
+    ("ssh -p 2222 git@builder.example.com builds shop --json", Shows(&["\"state\": \"succeeded\""])),
+    ("ssh -p 2222 git@builder.example.com show BUILD", Shows(&["refs/heads/main", "succeeded"])),
+    ("ssh -p 2222 git@builder.example.com logs BUILD", Shows(&["Received main at", "Done in"])),
+    ("ssh -p 2222 git@builder.example.com logs BUILD -f", Shows(&["Received main at", "Done in"])),
+    ("ssh -p 2222 git@builder.example.com keys list", Shows(&["FINGERPRINT", "ada"])),
+    (
+        "ssh -p 2222 git@builder.example.com keys add < ~/.ssh/id_ed25519.pub",
+        Shows(&["Known already: SHA256:"]),
+    ),
+    (
+        "ssh -p 2222 git@builder.example.com apps set shop \"'label.about=two words'\"",
+        Elsewhere("administrators only; tests/it/verbs.rs quotes so"),
+    ),
+    ("lemnos apps list", Elsewhere("a mention; tests/it/verbs.rs")),
     ("git remote add builder ssh://git@localhost:2222/shop.git", Shows(&[])),
     ("git remote add builder ssh://git@builder.example.com:2222/shop.git", Shows(&[])),
     ("git push builder main", Shows(&["Received main at", "Done in", "main -> main"])),
@@ -147,7 +168,8 @@ fn commands(document: &str) -> Vec<String> {
     let prose: Vec<&str> = document.lines().filter(|line| !line.starts_with("    ")).collect();
     for span in prose.join("\n").split('`').skip(1).step_by(2) {
         let span = span.replace('\n', " ");
-        let program = ["lemnos ", "git ", "docker ", "skopeo "].iter().any(|p| span.starts_with(p));
+        let program =
+            ["lemnos ", "git ", "docker ", "skopeo ", "ssh -p "].iter().any(|p| span.starts_with(p));
         if program && !found.contains(&span) {
             found.push(span);
         }
@@ -162,7 +184,7 @@ fn how(line: &str) -> &'static Run {
 
 #[test]
 fn every_documented_command_is_in_the_table_and_the_other_way_round() {
-    let all: Vec<String> = [README, PUSHING, OPERATING].into_iter().flat_map(commands).collect();
+    let all: Vec<String> = [README, PUSHING, OVER_SSH, OPERATING].into_iter().flat_map(commands).collect();
     for line in &all {
         how(line);
     }
@@ -273,6 +295,11 @@ impl Reader {
         line = line.replace("registry.example.com/team", &format!("{}/{prefix}", engines().registry));
         if let Some(ready) = self.ready() {
             let said = |key: &str| ready[key].as_str().unwrap().to_owned();
+            let port = said("ssh").rsplit(':').next().unwrap().to_owned();
+            for host in ["localhost", "builder.example.com"] {
+                let here = format!("$GIT_SSH_COMMAND -p {port} git@127.0.0.1");
+                line = line.replace(&format!("ssh -p 2222 git@{host}"), &here);
+            }
             line = line.replace("builder.example.com:2222", &said("ssh"));
             line = line.replace("localhost:2222", &said("ssh")).replace("localhost:5000", &said("registry"));
         }
@@ -417,6 +444,10 @@ fn what_the_readme_and_the_pushers_guide_say_works_line_by_line() {
     // the server is the README's; what a pusher reads starts with it running
     for line in commands(PUSHING).iter().filter(|line| !line.starts_with("lemnos config")) {
         reader.follow(line);
+    }
+
+    for line in commands(OVER_SSH) {
+        reader.follow(&line);
     }
 
     // the guide's build-config.yaml is one that a push takes
