@@ -123,7 +123,7 @@ const COMMANDS: &[(&str, Run)] = &[
 ];
 
 /// Blocks that are no commands, by how they begin; each is checked below.
-const BLOCKS: &[&str] = &["remote: -----> Received", "{\"ssh\":", "dockerfile_path:"];
+const BLOCKS: &[&str] = &["remote: -----> Received", "{\"ssh\":", "dockerfile_path:", "base_images = "];
 
 /// The indented blocks, as lines: continuations joined, explanations (`   # …`) cut off.
 fn blocks(document: &str) -> Vec<Vec<String>> {
