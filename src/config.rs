@@ -90,6 +90,8 @@ pub struct Config {
     pub log_tail_lines: u32,
     pub heartbeat: Duration,
     pub audit: Audit,
+    /// From SIGTERM to the exit.
+    pub shutdown_grace: Duration,
     pub limits: Limits,
     pub ssh_limits: SshLimits,
     /// Every setting as it is in effect, in the order of `SETTINGS`.
@@ -123,6 +125,8 @@ pub struct Limits {
     /// From the start of a request until all objects have moved.
     pub transfer: Duration,
     pub build: Duration,
+    /// A build of which nothing comes for this long is ended.
+    pub silence: Duration,
 }
 
 /// What strangers and clients may cost at the SSH door.
@@ -141,6 +145,23 @@ pub struct SshLimits {
     pub output_stall: Duration,
     /// At shutdown, how long sessions may take to end.
     pub drain: Duration,
+}
+
+fn limits(r: &mut Reader) -> Result<Limits, ConfigError> {
+    Ok(Limits {
+        push_bytes: r.number("limits.push_bytes")?,
+        blob_bytes: r.number("limits.blob_bytes")?,
+        new_bytes: r.number("limits.new_bytes")?,
+        new_objects: r.number("limits.new_objects")?,
+        tree_entries: r.number("limits.tree_entries")?,
+        tree_depth: r.number("limits.tree_depth")?,
+        tree_bytes: r.number("limits.tree_bytes")?,
+        refs_per_push: r.number("limits.refs_per_push")?,
+        stall: r.seconds("limits.stall_seconds")?,
+        transfer: r.seconds("limits.transfer_seconds")?,
+        build: r.seconds("limits.build_seconds")?,
+        silence: r.seconds("limits.silence_seconds")?,
+    })
 }
 
 /// Computes the effective configuration. `data` and `file` are the flags --data and --config.
@@ -199,6 +220,7 @@ pub fn resolve(
         log_tail_lines: r.count("log_tail_lines")?,
         heartbeat: r.seconds("heartbeat_seconds")?,
         audit,
+        shutdown_grace: r.seconds("shutdown_grace_seconds")?,
         limits,
         ssh_limits,
         shown: Vec::new(),
@@ -214,22 +236,6 @@ fn sources(r: &mut Reader) -> Result<SourcePolicy, ConfigError> {
         by_digest: r.required_or_off("base_images_by_digest")?,
         frontends_by_digest: r.required_or_off("frontends_by_digest")?,
         remote_sources: r.patterns("remote_sources", REMOTE_PATTERN, is_remote_pattern)?,
-    })
-}
-
-fn limits(r: &mut Reader) -> Result<Limits, ConfigError> {
-    Ok(Limits {
-        push_bytes: r.number("limits.push_bytes")?,
-        blob_bytes: r.number("limits.blob_bytes")?,
-        new_bytes: r.number("limits.new_bytes")?,
-        new_objects: r.number("limits.new_objects")?,
-        tree_entries: r.number("limits.tree_entries")?,
-        tree_depth: r.number("limits.tree_depth")?,
-        tree_bytes: r.number("limits.tree_bytes")?,
-        refs_per_push: r.number("limits.refs_per_push")?,
-        stall: r.seconds("limits.stall_seconds")?,
-        transfer: r.seconds("limits.transfer_seconds")?,
-        build: r.seconds("limits.build_seconds")?,
     })
 }
 

@@ -26,7 +26,7 @@ pub use key::{Fingerprint, UserKey};
 pub use login::{RegistryLogin, RegistryPlace, Secret};
 pub use plan::{BuildPlan, Detected, ImagePlan, KindName, SolveSpec};
 pub use policy::{Refusal, SourcePolicy, SourceRules, Tenant};
-pub use publication::{Move, Publication};
+pub use publication::{Generation, Move, Publication};
 pub use push::{Push, PushOptions};
 pub use tree::{EntryKind, Tree, TreeEntry, TreeError};
 

@@ -11,6 +11,8 @@ mod sources;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::assemble::{self, Child};
 use crate::detect;
 use crate::error::Report;
@@ -61,6 +63,8 @@ pub struct RefBuild {
     pub update: RefUpdate,
     pub repository: PathBuf,
     pub build: BuildId,
+    /// Cancelled when the build is to end: the solve is dropped, and what was sent is remembered.
+    pub stop: CancellationToken,
 }
 
 /// What became of it.
@@ -82,7 +86,7 @@ impl Pipeline {
     /// Runs the stages up to the pushed index.
     pub async fn build(&self, job: &RefBuild, events: &EventSink) -> Result<Built, Failure> {
         let rules = self.source_rules(job).await?;
-        let plan = self.plan(job, &rules, events).await?;
+        let plan = self.plan_with(job, &rules, events).await?;
         self.pass(Point::AfterPlan).await?;
         if job.push.options.plan {
             let json = serde_json::to_string_pretty(&plan)
@@ -117,8 +121,14 @@ impl Pipeline {
         self.failpoints.reach(point).await.map_err(|injected| internal(injected.to_string()))
     }
 
+    /// What would be built.
+    pub async fn plan(&self, job: &RefBuild, events: &EventSink) -> Result<BuildPlan, Failure> {
+        let rules = self.source_rules(job).await?;
+        self.plan_with(job, &rules, events).await
+    }
+
     /// The commit's tree -> detect -> plan, all on one blocking thread.
-    async fn plan(
+    async fn plan_with(
         &self,
         job: &RefBuild,
         rules: &Arc<SourceRules>,
@@ -171,7 +181,13 @@ impl Pipeline {
             let opened = self.open_context(job, &plan.commit, spec, &image.name, rules).await?;
             self.pass(Point::AfterContext).await?;
             let insecure = self.settings.plain_http.iter().any(|host| host == image.name.host());
-            let parts = match self.builders.solve(spec, &image.name, insecure, &opened.dirs, events).await {
+            let solving = self.builders.solve(spec, &image.name, insecure, &opened.dirs, events);
+            let solved = tokio::select! {
+                biased;
+                () = job.stop.cancelled() => Err(internal("the build was stopped")),
+                solved = solving => solved,
+            };
+            let parts = match solved {
                 Ok(parts) => parts,
                 Err(failure) => {
                     self.keep_ledger(opened.ledger, &opened.key).await;

@@ -5,6 +5,9 @@
 //! push and nothing has changed for anyone. From then on the push goes forward: what cannot be moved now stays in the journal
 //! and is moved by `keep_completing`, or by `recover` after a crash, unless a later push has moved the same tags.
 //!
+//! Tags may follow a ref that has moved before (`Move::following`): each accepted move of a ref is counted, and shared tags go to
+//! a greater count only. So a tag stands at the newest accepted push that was built well.
+//!
 //! Invariants: one writer a ref and a tag (`locks`); a tag is believed when the registry says so itself; an entry that is
 //! undecided is decided by what stands in the registry and in the repository, never by guessing.
 
@@ -13,11 +16,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::event::EventSink;
 use crate::failpoint::{Failpoints, Injected};
-use crate::model::{App, Digest, ImageName, RefName, Tag};
+use crate::model::{App, BuildId, Digest, Generation, ImageName, RefName, Sha, Tag};
 use crate::registry::{Registry, RegistryError};
 use crate::store::{JournalEntry, Store, StoreError};
 
@@ -27,9 +30,9 @@ pub mod refs;
 mod settle;
 mod shift;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use crate::model::{Move, Publication};
 pub use refs::{Git, RefError, clear_stale_locks};
@@ -75,6 +78,8 @@ pub struct Committed {
     pub moved: Vec<(ImageName, Tag, Digest)>,
     /// The tags that do not yet, each with why; they are being completed.
     pub pending: Vec<Pending>,
+    /// The counted moves of the refs, in the order of the moves.
+    pub generations: Vec<Generation>,
 }
 
 impl Committed {
@@ -120,6 +125,12 @@ pub enum TagError {
     /// The tags have moved, the refs follow by themselves.
     #[error("the tags have moved, but the ref could not be moved yet: {cause}")]
     RefPending { cause: RefError },
+    /// No shared tag was moved.
+    #[error("a newer push of {} was published meanwhile", .reference.short())]
+    Overtaken { reference: RefName, by: Option<BuildId> },
+    /// Nothing has changed.
+    #[error("{} was deleted meanwhile", .reference.short())]
+    Gone { reference: RefName },
     #[error(transparent)]
     Injected(#[from] Injected),
     #[error("the commit point ended abnormally: {0}")]
@@ -140,12 +151,14 @@ struct Shared {
     locks: Locks,
     /// Something was left in the journal.
     left_over: Notify,
+    /// Counts the rounds in which what was left over was looked at.
+    settled: watch::Sender<u64>,
 }
 
 impl Tagger {
     pub fn new(store: Store, registry: Registry, config: TaggerConfig) -> Self {
-        let shared = Shared { store, registry, config, locks: Locks::default(), left_over: Notify::new() };
-        Self { shared: Arc::new(shared) }
+        let (locks, left_over, settled) = (Locks::default(), Notify::new(), watch::Sender::new(0));
+        Self { shared: Arc::new(Shared { store, registry, config, locks, left_over, settled }) }
     }
 
     /// Moves one ref, or all refs of an atomic push, with the tags of what was built for them. The indexes must stand in the
@@ -161,6 +174,36 @@ impl Tagger {
         let (app_id, repository, events) = (app.id.clone(), repository.to_owned(), events.clone());
         let run = async move { commit::run(&shared, &app_id, &repository, moves, &events).await };
         tokio::spawn(run).await.map_err(|error| TagError::Abnormal(error.to_string()))?
+    }
+
+    /// Counts one more accepted move of a ref that stays where it is: what is built anew for it follows in its turn. `Gone`
+    /// or `Moved` when it does not stand at `commit`.
+    pub async fn accept_in_place(
+        &self,
+        app: &App,
+        repository: &Path,
+        reference: &RefName,
+        commit: &Sha,
+    ) -> Result<Generation, TagError> {
+        let shared = &self.shared;
+        let _held = shared.hold(&BTreeSet::from([ref_key(&app.id, reference)])).await?;
+        let found = refs::read(&shared.config.git, repository, &[reference]).await?.pop();
+        match found {
+            Some(at) if at == *commit => {
+                let number = shared.store.next_generation(&app.id, reference).await?;
+                Ok(Generation { reference: reference.clone(), number, commit: commit.clone() })
+            }
+            Some(at) if !at.is_zero() => {
+                let detail = format!("it stands at {at}");
+                Err(RefError::Moved { names: vec![reference.to_string()], detail }.into())
+            }
+            _ => Err(TagError::Gone { reference: reference.clone() }),
+        }
+    }
+
+    /// Wakes whenever what was left in the journal was looked at again.
+    pub fn settled(&self) -> watch::Receiver<u64> {
+        self.shared.settled.subscribe()
     }
 
     /// At start, before pushes are taken: brings every push that was at its commit point to an end, forward or back. What
@@ -197,6 +240,7 @@ impl Tagger {
                     true
                 }
             };
+            self.shared.settled.send_modify(|count| *count = count.wrapping_add(1));
             if waiting {
                 tokio::time::sleep(pause).await;
                 pause = pause.saturating_mul(2).min(longest);
@@ -219,12 +263,18 @@ impl Shared {
 
 /// The locks of some moves of an app: its refs and its images' tags.
 fn keys(app_id: &str, moves: &[Move]) -> BTreeSet<String> {
-    let refs = moves.iter().filter_map(|one| one.update.as_ref()).map(|update| ref_key(app_id, &update.name));
+    let refs = moves.iter().filter_map(reference).map(|name| ref_key(app_id, name));
     let tags = moves
         .iter()
         .filter_map(|one| one.publication.as_ref())
         .flat_map(|publication| publication.tags.iter().map(|tag| tag_key(&publication.image, tag)));
     refs.chain(tags).collect()
+}
+
+/// The ref whose tags a move moves.
+fn reference(one: &Move) -> Option<&RefName> {
+    let of_update = one.update.as_ref().map(|update| &update.name);
+    of_update.or_else(|| one.generation.as_ref().map(|generation| &generation.reference))
 }
 
 fn ref_key(app_id: &str, name: &RefName) -> String {

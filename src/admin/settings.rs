@@ -9,7 +9,7 @@ use crate::model::{AppSettings, Platform, RefName};
 use crate::plan::{By, check_build_arg, check_template};
 
 /// The keys with what each takes, in the order they are printed.
-pub const KEYS: [(&str, &str); 14] = [
+pub const KEYS: [(&str, &str); 16] = [
     ("main-branch", "BRANCH"),
     ("branches", "BRANCH|PREFIX*,…"),
     ("build-tags", "true|false"),
@@ -24,8 +24,11 @@ pub const KEYS: [(&str, &str); 14] = [
     ("dockerfile", "PATH"),
     ("context", "PATH"),
     ("target", "STAGE"),
+    ("build-timeout", "SECONDS"),
+    ("silence-timeout", "SECONDS"),
 ];
 
+const LIMIT_SECONDS: u32 = 7 * 86_400;
 const LIMIT_ITEMS: usize = 100;
 const LIMIT_VALUE_BYTES: usize = 64 << 10;
 
@@ -62,6 +65,8 @@ fn set(settings: &mut AppSettings, key: &str, value: &str) -> Result<(), Report>
         "dockerfile" => settings.dockerfile_path = given.map(path).transpose()?,
         "context" => settings.context_path = given.map(path).transpose()?,
         "target" => settings.target = given.map(stage).transpose()?,
+        "build-timeout" => settings.build_timeout_s = given.map(seconds).transpose()?,
+        "silence-timeout" => settings.silence_timeout_s = given.map(seconds).transpose()?,
         unknown => return Err(unknown_key(unknown)),
     }
     Ok(())
@@ -86,7 +91,16 @@ pub fn show(settings: &AppSettings) -> Vec<(&'static str, String)> {
         ("dockerfile", settings.dockerfile_path.clone().unwrap_or_default()),
         ("context", settings.context_path.clone().unwrap_or_default()),
         ("target", settings.target.clone().unwrap_or_default()),
+        ("build-timeout", settings.build_timeout_s.map(|s| s.to_string()).unwrap_or_default()),
+        ("silence-timeout", settings.silence_timeout_s.map(|s| s.to_string()).unwrap_or_default()),
     ]
+}
+
+/// At most a week.
+fn seconds(text: &str) -> Result<u32, Report> {
+    let parsed = text.parse().ok().filter(|seconds| (1..=LIMIT_SECONDS).contains(seconds));
+    parsed
+        .ok_or_else(|| Report::user(format!("{text:?} is not a number of seconds from 1 to {LIMIT_SECONDS}")))
 }
 
 fn unknown_key(key: &str) -> Report {

@@ -96,7 +96,7 @@ pub fn run(args: Args) -> Result<ExitCode, Report> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Cancelled by the first SIGTERM or SIGINT.
+/// Cancelled by the first SIGTERM or SIGINT; the second ends the process at once, as a crash would.
 fn signals() -> Result<CancellationToken, Report> {
     let failed = |e: std::io::Error| Report::internal(format!("waiting for signals: {e}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
@@ -109,6 +109,17 @@ fn signals() -> Result<CancellationToken, Report> {
             _ = interrupt.recv() => tracing::info!("SIGINT: no new pushes, running ones finish"),
         }
         stopping.cancel();
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::warn!("a second signal: ending at once");
+        #[expect(
+            clippy::disallowed_methods,
+            clippy::exit,
+            reason = "asked for twice; engines die with their keeper"
+        )]
+        std::process::exit(1);
     });
     Ok(stop)
 }

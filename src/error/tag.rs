@@ -13,6 +13,7 @@ impl From<TagError> for Report {
             }
             TagError::Store(error) => error.into(),
             TagError::Ref(error) => error.into(),
+            TagError::Overtaken { .. } | TagError::Gone { .. } => Self::new(Kind::Conflict, error.to_string()),
             TagError::Busy { .. } => Self::new(Kind::Conflict, error.to_string()).hint("push again in a moment"),
             TagError::Unsettled { .. } => Self::new(Kind::Unavailable, error.to_string())
                 .hint("it is completed as soon as the registry answers; push again then"),

@@ -1,91 +1,49 @@
-//! A push's refs, one after the other: which build, in what order, as one atomic group or each for itself.
+//! A push's refs, one after the other: which build, in what order, as one atomic group or each for itself, and which
+//! are answered before they are built.
 //!
 //! Every ref gets exactly one answer. A ref moves only through `Tagger::commit`; what is stored without a build moves there too.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio_util::task::TaskTracker;
+use tokio_util::sync::CancellationToken;
 
-use super::queue::{Limits, Queue, Slot};
-use super::record::{LineSink, Recorder};
+use super::build::{Halt, Job};
+use super::lanes::Stop;
+use super::{Pushes, Shared};
 use crate::error::Report;
-use crate::event::{BuildEvent, EventSink, Failure, plain_line};
+use crate::event::{EventSink, Failure, plain_line};
 use crate::failpoint::Point;
-use crate::model::{AppName, Build, BuildId, BuildState, Push, RefUpdate};
-use crate::pipeline::{Built, Pipeline, RefBuild, from_report, shorten_reason};
+use crate::model::{Build, BuildId, Generation, Push, RefUpdate};
+use crate::pipeline::{Built, from_report, shorten_reason};
 use crate::plan::{self, WhichRef};
-use crate::receive::refs;
-use crate::receive::{PushHandler, PushOutput, RefAnswer};
-use crate::store::{Finished, Store, now_ms};
-use crate::tag::{Committed, Move, Publication, Tagger};
-
-/// Takes pushes from `receive` and sees each to its end, also when the client is gone.
-#[derive(Clone)]
-pub struct Pushes {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    store: Store,
-    pipeline: Pipeline,
-    tagger: Tagger,
-    capacity: Capacity,
-    queue: Queue,
-    tasks: TaskTracker,
-}
-
-/// What this server takes on at once, and keeps.
-#[derive(Debug, Clone, Copy)]
-pub struct Capacity {
-    pub queue: Limits,
-    pub keep_builds_per_app: u32,
-    /// How long one build may take.
-    pub build: Duration,
-    /// Silence after which the pusher is told that the build is alive.
-    pub heartbeat: Duration,
-}
+use crate::receive::{PushHandler, PushOutput, RefAnswer, refs};
+use crate::store::now_ms;
+use crate::tag::{Committed, Move, Publication, TagError};
 
 /// What a ref of the push is to become.
-enum Wish {
-    /// Stored, not built, with why.
-    Store(String),
-    Build,
-    Delete,
+enum Part {
+    /// Moved, not built.
+    Alone(RefUpdate),
+    Build(Box<Job>),
+    /// Refused, with why.
+    Not(RefUpdate, String),
 }
 
-/// A ref whose build is done and whose commit point is still to come.
+impl Part {
+    fn update(&self) -> &RefUpdate {
+        match self {
+            Self::Alone(update) | Self::Not(update, _) => update,
+            Self::Build(job) => &job.update,
+        }
+    }
+}
+
+/// A ref whose commit point is still to come.
 struct Ready {
     update: RefUpdate,
-    publication: Option<Publication>,
-    build: Option<Running>,
-}
-
-/// A build whose record is open.
-struct Running {
-    id: BuildId,
-    app: AppName,
-    recorder: Recorder,
-}
-
-impl Pushes {
-    pub fn new(store: Store, pipeline: Pipeline, tagger: Tagger, capacity: Capacity) -> Self {
-        let (queue, tasks) = (Queue::new(capacity.queue), TaskTracker::new());
-        Self { shared: Arc::new(Shared { store, pipeline, tagger, capacity, queue, tasks }) }
-    }
-
-    /// What waits and what is at work.
-    pub fn queue(&self) -> &Queue {
-        &self.shared.queue
-    }
-
-    /// Waits until no push is under way; new ones must have been stopped at the door.
-    pub async fn drain(&self) {
-        self.shared.tasks.close();
-        self.shared.tasks.wait().await;
-    }
+    built: Option<(Box<Job>, Publication)>,
 }
 
 #[async_trait]
@@ -100,50 +58,174 @@ impl PushHandler for Pushes {
         });
         task.await.unwrap_or_else(|error| {
             tracing::error!(%error, "a push ended unexpectedly");
-            let refuse =
-                |name| RefAnswer { name, result: Err("server error: see the server's log".to_owned()) };
-            names.into_iter().map(refuse).collect()
+            refuse_all(names.into_iter(), "server error: see the server's log")
         })
     }
 }
 
+fn refuse_all(names: impl Iterator<Item = crate::model::RefName>, why: &str) -> Vec<RefAnswer> {
+    names.map(|name| RefAnswer { name, result: Err(why.to_owned()) }).collect()
+}
+
 impl Shared {
-    async fn run(&self, push: Arc<Push>, repository: &Path, output: PushOutput) -> Vec<RefAnswer> {
-        if push.atomic && push.updates.len() > 1 {
-            return self.run_atomic(&push, repository, &output).await;
+    async fn run(self: Arc<Self>, push: Arc<Push>, repository: &Path, output: PushOutput) -> Vec<RefAnswer> {
+        let parts = match self.open(&push, repository, &output).await {
+            Ok(parts) => parts,
+            Err(failure) => {
+                tell(&failure, &output);
+                let names = push.updates.iter().map(|u| u.name.clone());
+                return refuse_all(names, &shorten_reason(&failure.reason));
+            }
+        };
+        self.say_what_is_behind(&push, &output).await;
+        let over = CancellationToken::new();
+        let _over = over.clone().drop_guard();
+        if push.options.cancel_on_disconnect {
+            let lanes = parts.iter().filter_map(|part| match part {
+                Part::Build(job) => Some(Arc::clone(&job.lane)),
+                _ => None,
+            });
+            let (lanes, output): (Vec<_>, _) = (lanes.collect(), output.clone());
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = over.cancelled() => {}
+                    // what is at its commit point, or at its end, goes on
+                    () = output.gone() => {
+                        for lane in lanes {
+                            let _ = lane.stop(Stop::ClientGone);
+                        }
+                    }
+                }
+            });
         }
-        let mut answers = Vec::with_capacity(push.updates.len());
+        let atomic = push.atomic && push.updates.len() > 1;
+        match (push.options.detach, atomic) {
+            (true, _) => self.run_detached(&push, parts, repository, &output, atomic).await,
+            (false, true) => self.run_atomic(&push, parts, repository, &output).await,
+            (false, false) => {
+                let mut answers = Vec::with_capacity(parts.len());
+                for part in parts {
+                    let name = part.update().name.clone();
+                    let result = match self.prepare(part).await {
+                        Ok(ready) => self.commit(&push, repository, vec![ready], &output).await,
+                        Err(reason) => Err(reason),
+                    };
+                    answers.push(RefAnswer { name, result });
+                }
+                answers
+            }
+        }
+    }
+
+    /// Rows, held commits and lanes for all refs that build: before anything is built, moved or answered.
+    async fn open(
+        &self,
+        push: &Arc<Push>,
+        repository: &Path,
+        output: &PushOutput,
+    ) -> Result<Vec<Part>, Failure> {
+        let report = |report: Report| from_report(report);
+        let mut parts = Vec::with_capacity(push.updates.len());
+        let mut builds = Vec::new();
         for update in &push.updates {
-            let result = match self.prepare(&push, update, repository, &output).await {
-                Ok(ready) => self.commit(&push, repository, vec![ready], &output).await,
-                Err(reason) => Err(reason),
-            };
-            answers.push(RefAnswer { name: update.name.clone(), result });
+            match wish(push, update) {
+                Some(Ok(why)) => {
+                    if let Some(why) = why {
+                        output.line(&format!("-----> {} stored, not built: {why}", update.name.short()));
+                    }
+                    parts.push(Part::Alone(update.clone()));
+                }
+                Some(Err(why)) => parts.push(Part::Not(update.clone(), why)),
+                None => {
+                    builds.push(row(push, update));
+                    parts.push(Part::Alone(update.clone()));
+                }
+            }
         }
-        answers
+        if push.options.detach && !builds.is_empty() {
+            let queue = self.queue.snapshot();
+            if queue.waiting.len().saturating_add(builds.len()) > queue.limits.waiting.max(1) {
+                let text = format!("{} builds are waiting already", queue.waiting.len());
+                return Err(report(
+                    Report::new(crate::error::Kind::Unavailable, text).hint("push again in a while"),
+                ));
+            }
+        }
+        // a store that cannot write refuses the push
+        self.store.create_builds(&builds).await.map_err(|e| report(e.into()))?;
+        self.pass(Point::AfterAccept).await;
+        let Some(lanes) = self.lanes.enter(&push.app.id, &builds) else {
+            let stopping = Report::new(crate::error::Kind::Unavailable, "the server is stopping");
+            let failure = report(stopping.hint("push again in a moment"));
+            let reason = Some(shorten_reason(&failure.reason));
+            let end =
+                crate::store::Finished::as_state(crate::model::BuildState::Interrupted, now_ms(), reason);
+            for build in &builds {
+                self.finish(&build.id, &end).await;
+            }
+            return Err(failure);
+        };
+        for (build, lane) in builds.into_iter().zip(lanes) {
+            let name = build.reference.clone();
+            let kept = refs::keep(repository, &build.id, &build.commit);
+            let job = self.job(push, build, lane, repository.to_owned(), output.clone()).await;
+            let job = job.map_err(|e| report(e.into()))?;
+            if let Some(part) = parts.iter_mut().find(|part| part.update().name == name) {
+                *part = match kept {
+                    Ok(()) => Part::Build(Box::new(job)),
+                    Err(error) => {
+                        let update = job.update.clone();
+                        Part::Not(update, self.fail(job, report(error.into())).await)
+                    }
+                };
+            }
+        }
+        Ok(parts)
+    }
+
+    /// A pusher learns of a ref whose earlier push was accepted and has no image.
+    async fn say_what_is_behind(&self, push: &Push, output: &PushOutput) {
+        match self.store.behind(&push.app.name).await {
+            Ok(behind) => {
+                let named = |name| push.updates.iter().any(|update| update.name == name);
+                for one in behind.into_iter().filter(|one| named(one.reference.clone())) {
+                    output.line(&format!("       {one}"));
+                }
+            }
+            Err(error) => tracing::warn!(%error, "looking for refs without image"),
+        }
     }
 
     /// All refs are built first; then all move, or none does.
-    async fn run_atomic(&self, push: &Arc<Push>, repository: &Path, output: &PushOutput) -> Vec<RefAnswer> {
+    async fn run_atomic(
+        &self,
+        push: &Arc<Push>,
+        parts: Vec<Part>,
+        repository: &Path,
+        output: &PushOutput,
+    ) -> Vec<RefAnswer> {
         let mut ready = Vec::new();
-        let mut failed = None;
-        for update in &push.updates {
-            match self.prepare(push, update, repository, output).await {
-                Ok(one) => ready.push(one),
-                Err(reason) => {
-                    failed = Some((update.name.clone(), reason));
-                    break;
+        let mut failed: Option<(crate::model::RefName, String)> = None;
+        for part in parts {
+            let name = part.update().name.clone();
+            if let Some((first, _)) = &failed {
+                if let Part::Build(job) = part {
+                    self.fail(*job, beside(first.short())).await;
                 }
+                continue;
+            }
+            match self.prepare(part).await {
+                Ok(one) => ready.push(one),
+                Err(reason) => failed = Some((name, reason)),
             }
         }
         let result = match &failed {
             None => self.commit(push, repository, ready, output).await,
             Some((name, _)) => {
-                let reason = format!("atomic push: {} failed", name.short());
-                for one in ready {
-                    self.abandon(one, repository, &reason).await;
+                for (job, _) in ready.into_iter().filter_map(|one| one.built) {
+                    self.fail(*job, beside(name.short())).await;
                 }
-                Err(reason)
+                Err(format!("atomic push: {} failed", name.short()))
             }
         };
         let answer = |update: &RefUpdate| match &failed {
@@ -153,114 +235,138 @@ impl Shared {
         push.updates.iter().map(|u| RefAnswer { name: u.name.clone(), result: answer(u) }).collect()
     }
 
-    /// Everything of one ref up to its commit point.
-    async fn prepare(
-        &self,
+    /// The refs move and are answered at once; what is to be built goes on by itself.
+    async fn run_detached(
+        self: &Arc<Self>,
         push: &Arc<Push>,
-        update: &RefUpdate,
+        parts: Vec<Part>,
         repository: &Path,
         output: &PushOutput,
-    ) -> Result<Ready, String> {
-        match wish(push, update) {
-            Wish::Build => self.build(push, update, repository, output).await,
-            Wish::Delete => Ok(Ready { update: update.clone(), publication: None, build: None }),
-            Wish::Store(why) if push.options.plan || push.options.dry_try => {
-                Err(format!("{why}, so there is nothing to plan or try"))
+        atomic: bool,
+    ) -> Vec<RefAnswer> {
+        let groups: Vec<Vec<Part>> =
+            if atomic { vec![parts] } else { parts.into_iter().map(|part| vec![part]).collect() };
+        let mut answers = Vec::new();
+        for group in groups {
+            let names: Vec<_> = group.iter().map(|part| part.update().name.clone()).collect();
+            let result = self.accept(push, group, repository, output).await;
+            answers.extend(names.into_iter().map(|name| RefAnswer { name, result: result.clone() }));
+        }
+        answers
+    }
+
+    async fn accept(
+        self: &Arc<Self>,
+        push: &Arc<Push>,
+        group: Vec<Part>,
+        repository: &Path,
+        output: &PushOutput,
+    ) -> Result<(), String> {
+        let refused = group.iter().find_map(|part| match part {
+            Part::Not(_, why) => Some(why.clone()),
+            Part::Build(job) => job.lane.why().map(|_| "it was cancelled".to_owned()),
+            Part::Alone(_) => None,
+        });
+        let moves: Vec<Move> = group.iter().map(|part| Move::of_ref(part.update().clone(), None)).collect();
+        let committed = match refused {
+            Some(why) => Err(Failure::new(why.clone(), why)),
+            None => {
+                let discard = EventSink::discard();
+                let committed = self.tagger.commit(&push.app, repository, moves, &discard).await;
+                committed.map_err(|error| from_report(Report::from(error)))
             }
-            Wish::Store(why) => {
-                output.line(&format!("-----> {} stored, not built: {why}", update.name.short()));
-                Ok(Ready { update: update.clone(), publication: None, build: None })
+        };
+        let committed = match committed {
+            Ok(committed) => committed,
+            Err(failure) => {
+                for part in group {
+                    if let Part::Build(job) = part {
+                        self.fail(*job, failure.clone()).await;
+                    }
+                }
+                return Err(shorten_reason(&failure.reason));
             }
+        };
+        for (part, generation) in group.into_iter().zip(committed.generations) {
+            let Generation { reference, number, commit } = &generation;
+            let Part::Build(job) = part else {
+                self.moved_alone(push, reference, commit, *number).await;
+                continue;
+            };
+            job.lane.accept(*number);
+            if let Err(error) = self.store.accept_build(&job.build.id, *number).await {
+                // after a crash the ref itself says that it was accepted
+                tracing::warn!(build = %job.build.id, %error, "the record does not say yet that the ref has moved");
+            }
+            self.lanes.moved(&push.app.id, reference, commit, *number, None);
+            let short = job.build.id.short();
+            output.line(&format!("-----> {} has moved; build {short} goes on by itself", reference.short()));
+            output.line(&format!(
+                "       follow it: ssh HOST logs {short} -f, or lemnos builds logs {short} -f"
+            ));
+            let shared = self.clone();
+            self.tasks.spawn(async move { shared.follow_through(*job, Some(generation)).await });
+        }
+        Ok(())
+    }
+
+    /// Builds what nobody waits for, and has the tags follow; or moves the ref, for a retry of what was not accepted.
+    pub(super) async fn follow_through(&self, job: Job, generation: Option<Generation>) {
+        let publication = match self.drive(&job).await {
+            Ok(Built::Published(publication)) => publication,
+            Ok(Built::PlanOnly) => return self.succeed(job, None, None).await,
+            Err(halt) => return drop(self.halt(job, halt).await),
+        };
+        if let Err(why) = job.lane.begin_commit() {
+            return drop(self.halt(job, why.into()).await);
+        }
+        let one = match generation {
+            _ if job.push.options.dry_try => Move::of_try(publication.clone()),
+            Some(generation) => Move::following(generation, publication.clone()),
+            None => Move::of_ref(job.update.clone(), Some(publication.clone())),
+        };
+        match self.tagger.commit(&job.push.app, &job.repository, vec![one], &job.events()).await {
+            Ok(committed) => self.accepted(Box::new(job), publication, &committed).await,
+            Err(TagError::RefPending { cause }) => self.leave_to_the_journal(job, &cause.to_string()),
+            Err(TagError::Overtaken { by, reference }) => {
+                let halt = match self.build_of(by).await {
+                    Some(by) => Stop::Superseded { by: by.id, commit: by.commit, user: by.user }.into(),
+                    None => {
+                        Halt::from(from_report(Report::from(TagError::Overtaken { by: None, reference })))
+                    }
+                };
+                self.halt(job, halt).await;
+            }
+            Err(TagError::Gone { .. }) => drop(self.halt(job, Stop::Deleted.into()).await),
+            Err(error) => drop(self.fail(job, from_report(Report::from(error))).await),
         }
     }
 
-    async fn build(
-        &self,
-        push: &Arc<Push>,
-        update: &RefUpdate,
-        repository: &Path,
-        output: &PushOutput,
-    ) -> Result<Ready, String> {
-        let _slot = self.slot(push, update, output).await.map_err(|report| refuse(&report, output))?;
-        self.pass(Point::AfterQueue).await;
-        let running = self.begin(push, update, output).await.map_err(|report| refuse(&report, output))?;
-        self.pass(Point::AfterAccept).await;
-        let job = RefBuild {
-            push: push.clone(),
-            update: update.clone(),
-            repository: repository.to_owned(),
-            build: running.id.clone(),
+    async fn build_of(&self, id: Option<BuildId>) -> Option<Build> {
+        self.store.build(&id?).await.ok().flatten()
+    }
+
+    /// Everything of one ref up to its commit point.
+    async fn prepare(&self, part: Part) -> Result<Ready, String> {
+        let job = match part {
+            Part::Alone(update) => return Ok(Ready { update, built: None }),
+            Part::Not(_, why) => return Err(why),
+            Part::Build(job) => job,
         };
-        let events = running.recorder.sink();
-        let built = match refs::keep(repository, &running.id, &update.new) {
-            Ok(()) => self.build_in_time(&job, &events).await,
-            Err(error) => Err(from_report(Report::from(error))),
-        };
-        match built {
-            Ok(Built::Published(publication)) if push.options.dry_try => {
-                self.finish_try(&job, running, publication, &events).await
+        match self.drive(&job).await {
+            Ok(Built::Published(publication)) if job.push.options.dry_try => {
+                Err(self.finish_try(*job, publication).await)
             }
             Ok(Built::Published(publication)) => {
-                Ok(Ready { update: update.clone(), publication: Some(publication), build: Some(running) })
+                Ok(Ready { update: job.update.clone(), built: Some((job, publication)) })
             }
             Ok(Built::PlanOnly) => {
                 let reason = "plan only: nothing was built".to_owned();
-                self.end(running, repository, BuildState::Succeeded, None, Some(reason.clone())).await;
+                self.end_plan(*job, reason.clone()).await;
                 Err(reason)
             }
-            Err(failure) => Err(self.fail(running, repository, failure).await),
+            Err(halt) => Err(self.halt(*job, halt).await),
         }
-    }
-
-    /// Waits for room; the pusher is told what for.
-    async fn slot(&self, push: &Push, update: &RefUpdate, output: &PushOutput) -> Result<Slot, Report> {
-        let what = format!("{} {}", push.app.name, update.name.short());
-        let on_place = |place| output.line(&format!("-----> Waiting: {place}"));
-        Ok(self.queue.enter(&push.app.name, what, on_place).await?)
-    }
-
-    async fn build_in_time(&self, job: &RefBuild, events: &EventSink) -> Result<Built, Failure> {
-        let limit = self.capacity.build;
-        match tokio::time::timeout(limit, self.pipeline.build(job, events)).await {
-            Ok(built) => built,
-            Err(_) => {
-                let cause = format!("the build was stopped: it took longer than {} s", limit.as_secs());
-                Err(Failure::new(cause.clone(), cause)
-                    .with_remedy("make the build shorter; the operator can raise limits.build_seconds"))
-            }
-        }
-    }
-
-    /// The row that says a build runs stands before anything else happens: a store that cannot write refuses the push.
-    async fn begin(&self, push: &Push, update: &RefUpdate, output: &PushOutput) -> Result<Running, Report> {
-        let id = BuildId::generate();
-        let build = Build {
-            state: BuildState::Running,
-            started_at_ms: now_ms(),
-            push: push.id.clone(),
-            key: Some(push.key.clone()),
-            old: update.old.clone(),
-            options: push.options.clone(),
-            ..Build::queued(
-                id.clone(),
-                push.app.name.clone(),
-                push.user.clone(),
-                update.name.clone(),
-                update.new.clone(),
-            )
-        };
-        self.store.create_build(&build).await?;
-        tracing::info!(push = %push.id, build = %id, app = %push.app.name, user = %push.user, reference = %update.name, commit = %update.new, "build begins");
-        let output = output.clone();
-        let lines: LineSink = Arc::new(move |line: &str| output.line(line));
-        let recorder = Recorder::begin(
-            self.store.clone(),
-            id.clone(),
-            push.options.color,
-            self.capacity.heartbeat,
-            lines,
-        );
-        Ok(Running { id, app: push.app.name.clone(), recorder })
     }
 
     /// The commit point of one ref, or of all refs of an atomic push.
@@ -271,158 +377,164 @@ impl Shared {
         ready: Vec<Ready>,
         output: &PushOutput,
     ) -> Result<(), String> {
-        let events = ready.iter().find_map(|r| r.build.as_ref()).map(|b| b.recorder.sink());
-        let moves =
-            ready.iter().map(|r| Move { update: Some(r.update.clone()), publication: r.publication.clone() });
-        let committed = self
-            .tagger
-            .commit(&push.app, repository, moves.collect(), &events.unwrap_or_else(EventSink::discard))
-            .await;
-        match committed {
+        let jobs = || ready.iter().filter_map(|one| one.built.as_ref().map(|(job, _)| job));
+        let events = jobs().next().map_or_else(EventSink::discard, |job| job.events());
+        // whoever stopped one of them was in time
+        let stopped =
+            jobs().find_map(|job| job.lane.begin_commit().err().map(|why| (job.build.id.clone(), why)));
+        if let Some((id, why)) = stopped {
+            let mut answer = "it was stopped".to_owned();
+            for (job, _) in ready.into_iter().filter_map(|one| one.built) {
+                if job.build.id == id {
+                    answer = self.halt(*job, why.clone().into()).await;
+                } else {
+                    self.fail(*job, beside("another ref")).await;
+                }
+            }
+            return Err(answer);
+        }
+        let moves = ready.iter().map(|one| {
+            let publication = one.built.as_ref().map(|(_, publication)| publication.clone());
+            Move::of_ref(one.update.clone(), publication)
+        });
+        let error = match self.tagger.commit(&push.app, repository, moves.collect(), &events).await {
             Ok(committed) => {
                 for one in ready {
-                    self.succeed(push, one, repository, &committed).await;
-                }
-                Ok(())
-            }
-            Err(error) => {
-                let failure = from_report(Report::from(error));
-                let reason = shorten_reason(&failure.reason);
-                let mut told = false;
-                for one in ready {
-                    if let Some(running) = one.build {
-                        self.fail(running, repository, failure.clone()).await;
-                        told = true;
+                    match one.built {
+                        Some((job, publication)) => self.accepted(job, publication, &committed).await,
+                        None => {
+                            let is_mine = |g: &&Generation| g.reference == one.update.name;
+                            let number = committed.generations.iter().find(is_mine).map_or(0, |g| g.number);
+                            self.moved_alone(push, &one.update.name, &one.update.new, number).await;
+                        }
                     }
                 }
-                if !told {
-                    tell(&failure, output);
-                }
-                Err(reason)
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        let pending = matches!(error, TagError::RefPending { .. });
+        let failure = from_report(Report::from(error));
+        let mut told = false;
+        for (job, _) in ready.into_iter().filter_map(|one| one.built) {
+            told = true;
+            if pending {
+                self.leave_to_the_journal(*job, &failure.cause);
+            } else {
+                self.fail(*job, failure.clone()).await;
             }
         }
+        if !told || pending {
+            tell(&failure, output);
+        }
+        Err(shorten_reason(&failure.reason))
     }
 
-    async fn succeed(&self, push: &Push, one: Ready, repository: &Path, committed: &Committed) {
-        if one.update.is_delete()
-            && let Err(error) = self.store.release_tags(&push.app.id, &one.update.name).await
+    /// Ref and tags have moved for this build.
+    async fn accepted(&self, job: Box<Job>, publication: Publication, committed: &Committed) {
+        if let Some(text) = committed.notice() {
+            job.note(&text);
+        }
+        let mine = |g: &&Generation| g.reference == job.update.name;
+        if let Some(Generation { reference, number, commit }) = committed.generations.iter().find(mine) {
+            self.lanes.moved(&job.push.app.id, reference, commit, *number, Some(&job.lane));
+        }
+        self.succeed(*job, Some(publication), None).await;
+    }
+
+    /// A ref that nothing is built for has moved, or is gone.
+    async fn moved_alone(
+        &self,
+        push: &Push,
+        name: &crate::model::RefName,
+        at: &crate::model::Sha,
+        number: i64,
+    ) {
+        if at.is_zero()
+            && let Err(error) = self.store.release_tags(&push.app.id, name).await
         {
-            tracing::warn!(%error, reference = %one.update.name, "the deleted ref still owns its tags");
+            tracing::warn!(%error, reference = %name, "the deleted ref still owns its tags");
         }
-        if let Some(running) = one.build {
-            let events = running.recorder.sink();
-            if let Some(text) = committed.notice() {
-                events.emit(BuildEvent::Note { text: plain_line(&text) });
-            }
-            events.emit(BuildEvent::Succeeded { duration_ms: running.recorder.elapsed_ms() });
-            self.end(running, repository, BuildState::Succeeded, one.publication, None).await;
-        }
+        self.lanes.moved(&push.app.id, name, at, number, None);
     }
 
     /// A try: its own tags move, no ref does, and git is told so by a refusal that says it went well.
-    async fn finish_try(
-        &self,
-        job: &RefBuild,
-        running: Running,
-        publication: Publication,
-        events: &EventSink,
-    ) -> Result<Ready, String> {
-        let moves = vec![Move { update: None, publication: Some(publication.clone()) }];
-        match self.tagger.commit(&job.push.app, &job.repository, moves, events).await {
+    async fn finish_try(&self, job: Job, publication: Publication) -> String {
+        if let Err(why) = job.lane.begin_commit() {
+            return self.halt(job, why.into()).await;
+        }
+        let moves = vec![Move::of_try(publication.clone())];
+        match self.tagger.commit(&job.push.app, &job.repository, moves, &job.events()).await {
             Ok(_) => {
-                events.emit(BuildEvent::Succeeded { duration_ms: running.recorder.elapsed_ms() });
                 let tag = publication.tags.first().map_or_else(String::new, ToString::to_string);
                 let reason = format!("try succeeded: {}:{tag}; no ref moved", publication.image);
-                self.end(
-                    running,
-                    &job.repository,
-                    BuildState::Succeeded,
-                    Some(publication),
-                    Some(reason.clone()),
-                )
-                .await;
-                Err(reason)
+                self.succeed(job, Some(publication), Some(reason.clone())).await;
+                reason
             }
-            Err(error) => Err(self.fail(running, &job.repository, from_report(Report::from(error))).await),
+            Err(error) => self.fail(job, from_report(Report::from(error))).await,
         }
-    }
-
-    async fn abandon(&self, one: Ready, repository: &Path, reason: &str) {
-        if let Some(running) = one.build {
-            let failure = Failure::new(reason, reason)
-                .with_remedy("mend the ref that failed, or push without --atomic");
-            self.fail(running, repository, failure).await;
-        }
-    }
-
-    async fn fail(&self, running: Running, repository: &Path, failure: Failure) -> String {
-        let reason = shorten_reason(&failure.reason);
-        let duration_ms = running.recorder.elapsed_ms();
-        running.recorder.sink().emit(BuildEvent::Failed { failure, duration_ms });
-        self.end(running, repository, BuildState::Failed, None, Some(reason.clone())).await;
-        reason
-    }
-
-    /// Where a crash test may end the server; a point that is armed to fail has nothing to fail here.
-    async fn pass(&self, point: Point) {
-        if let Err(injected) = self.pipeline.failpoints.reach(point).await {
-            tracing::warn!(%injected, "nothing fails here");
-        }
-    }
-
-    /// Closes the record. What cannot be written any more is logged: the refs have their answer by now.
-    async fn end(
-        &self,
-        running: Running,
-        repository: &Path,
-        state: BuildState,
-        publication: Option<Publication>,
-        reason: Option<String>,
-    ) {
-        let id = running.id;
-        if let Err(error) = running.recorder.finish().await {
-            tracing::error!(build = %id, %error, "part of the build's log is lost");
-        }
-        let (image, digest, tags) = match publication {
-            Some(p) => (Some(p.image), Some(p.index), p.tags),
-            None => (None, None, Vec::new()),
-        };
-        self.pass(Point::BeforeFinish).await;
-        let finished = Finished { image, digest, tags, ..Finished::as_state(state, now_ms(), reason) };
-        if let Err(error) = self.store.finish_build(&id, &finished).await {
-            tracing::error!(build = %id, %error, "the build's end is not recorded");
-        }
-        self.pass(Point::AfterFinish).await;
-        if let Err(error) = self.store.prune_builds(&running.app, self.capacity.keep_builds_per_app).await {
-            tracing::warn!(build = %id, %error, "old builds are not removed");
-        }
-        if let Err(error) = refs::release(repository, &id) {
-            tracing::warn!(build = %id, %error, "the build's hidden ref stays");
-        }
-        tracing::info!(build = %id, state = state.as_str(), reason = finished.reason.as_deref(), "build ended");
     }
 }
 
-fn wish(push: &Push, update: &RefUpdate) -> Wish {
+/// The record of a ref that builds.
+fn row(push: &Push, update: &RefUpdate) -> Build {
+    let id = BuildId::generate();
+    Build {
+        started_at_ms: now_ms(),
+        push: push.id.clone(),
+        key: Some(push.key.clone()),
+        old: update.old.clone(),
+        detached: push.options.detach,
+        options: push.options.clone(),
+        ..Build::queued(id, push.app.name.clone(), push.user.clone(), update.name.clone(), update.new.clone())
+    }
+}
+
+/// None: it builds. Else it is moved alone, perhaps with why, or refused.
+fn wish(push: &Push, update: &RefUpdate) -> Option<Result<Option<String>, String>> {
     if update.is_delete() {
-        return Wish::Delete;
+        return Some(Ok(None));
     }
     match plan::builds(&push.app.settings, &update.name) {
-        WhichRef::NotBuilt(why) => Wish::Store(why),
-        _ => Wish::Build,
+        WhichRef::NotBuilt(why) if push.options.plan || push.options.dry_try => {
+            Some(Err(format!("{why}, so there is nothing to plan or try")))
+        }
+        WhichRef::NotBuilt(why) => Some(Ok(Some(why))),
+        _ => None,
     }
 }
 
-/// Shows a failure that belongs to no build, and gives its reason.
-fn refuse(report: &Report, output: &PushOutput) -> String {
-    let failure = from_report(report.clone());
-    tell(&failure, output);
-    shorten_reason(&failure.reason)
+/// Why a ref of an atomic push failed that was well itself.
+fn beside(name: &str) -> Failure {
+    let reason = format!("atomic push: {name} failed");
+    Failure::new(reason.clone(), reason).with_remedy("mend the ref that failed, or push without --atomic")
 }
 
+/// Shows a failure that belongs to no build.
 fn tell(failure: &Failure, output: &PushOutput) {
     output.line(&format!("error: {}", plain_line(&failure.cause)));
     if let Some(remedy) = &failure.remedy {
         output.line(&format!("hint: {}", plain_line(remedy)));
+    }
+}
+
+impl Shared {
+    async fn end_plan(&self, job: Job, reason: String) {
+        // a plan says no "Done": nothing was
+        let end =
+            crate::store::Finished::as_state(crate::model::BuildState::Succeeded, now_ms(), Some(reason));
+        self.end(job, end).await;
+    }
+
+    /// The tags have moved and the ref will: the journal knows, and its end is this build's.
+    pub(super) fn leave_to_the_journal(&self, job: Job, cause: &str) {
+        job.note(&format!("the ref is moved as soon as it can be: {cause}"));
+        let id = job.build.id.clone();
+        let (store, tagger) = (self.store.clone(), self.tagger.clone());
+        tokio::spawn(async move {
+            drop(job.recorder.finish().await);
+            super::resume::await_journal(&store, &tagger, &id).await;
+            drop(job.lane);
+        });
     }
 }

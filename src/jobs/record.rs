@@ -32,6 +32,8 @@ pub struct Recorder {
 
 struct Shared {
     began: Instant,
+    /// What its time began with: a build that goes on after a restart has events already.
+    offset_ms: u64,
     state: Mutex<State>,
     lines: LineSink,
 }
@@ -42,6 +44,8 @@ struct State {
     clipped: bool,
     renderer: TextRenderer,
     last_line: Instant,
+    /// When something last came of the build; our own notes are no sign of life.
+    last_sign: Instant,
     store: Option<mpsc::UnboundedSender<Recorded>>,
 }
 
@@ -52,7 +56,8 @@ impl Shared {
     }
 
     fn elapsed_ms(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+        let elapsed = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        elapsed.saturating_add(self.offset_ms)
     }
 
     fn take(&self, event: BuildEvent) {
@@ -60,6 +65,7 @@ impl Shared {
         if let BuildEvent::StepLog { line, .. } = &event {
             state.logged_bytes = state.logged_bytes.saturating_add(line.len() + LINE_COST_BYTES);
             if state.logged_bytes > LOG_LIMIT_BYTES {
+                state.last_sign = Instant::now();
                 if state.clipped {
                     return;
                 }
@@ -76,6 +82,9 @@ impl Shared {
     fn put(&self, state: &mut State, event: BuildEvent) {
         let recorded = Recorded { seq: state.next_seq, at_ms: self.elapsed_ms(), event };
         state.next_seq += 1;
+        if !matches!(recorded.event, BuildEvent::Note { .. }) {
+            state.last_sign = Instant::now();
+        }
         for line in state.renderer.render(&recorded) {
             (self.lines)(&line);
             state.last_line = Instant::now();
@@ -88,18 +97,45 @@ impl Shared {
 }
 
 impl Recorder {
-    /// Begins the record of a build whose row exists already.
+    /// Begins the record of a build whose row exists already, or goes on where one broke off.
+    pub async fn resume(
+        store: Store,
+        build: BuildId,
+        color: bool,
+        heartbeat: Duration,
+        lines: LineSink,
+    ) -> Result<Self, StoreError> {
+        let last = store.last_event(&build).await?;
+        let (next_seq, offset_ms) = last.map_or((0, 0), |(seq, at_ms)| (seq.saturating_add(1), at_ms));
+        Ok(Self::begin_at(store, build, color, heartbeat, lines, next_seq, offset_ms))
+    }
+
+    /// Begins the record of a build that has no events.
     pub fn begin(store: Store, build: BuildId, color: bool, heartbeat: Duration, lines: LineSink) -> Self {
+        Self::begin_at(store, build, color, heartbeat, lines, 0, 0)
+    }
+
+    fn begin_at(
+        store: Store,
+        build: BuildId,
+        color: bool,
+        heartbeat: Duration,
+        lines: LineSink,
+        next_seq: u64,
+        offset_ms: u64,
+    ) -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
         let now = Instant::now();
         let shared = Arc::new(Shared {
             began: now,
+            offset_ms,
             state: Mutex::new(State {
-                next_seq: 0,
+                next_seq,
                 logged_bytes: 0,
                 clipped: false,
                 renderer: TextRenderer::new(color),
                 last_line: now,
+                last_sign: now,
                 store: Some(sender),
             }),
             lines,
@@ -116,6 +152,18 @@ impl Recorder {
 
     pub fn elapsed_ms(&self) -> u64 {
         self.shared.elapsed_ms()
+    }
+
+    /// Returns when nothing has come of the build for `limit`, counted from now at the earliest.
+    pub async fn silent_for(&self, limit: Duration) {
+        let began = Instant::now();
+        loop {
+            let silent = self.shared.state().last_sign.max(began).elapsed();
+            match limit.checked_sub(silent) {
+                None | Some(Duration::ZERO) => return,
+                Some(left) => tokio::time::sleep(left).await,
+            }
+        }
     }
 
     /// Waits until every event is in the store.
@@ -233,12 +281,14 @@ mod tests {
         let (lines, shown) = screen();
         let shared = Shared {
             began: Instant::now(),
+            offset_ms: 0,
             state: Mutex::new(State {
                 next_seq: 0,
                 logged_bytes: LOG_LIMIT_BYTES - 2 * LINE_COST_BYTES,
                 clipped: false,
                 renderer: TextRenderer::new(false),
                 last_line: Instant::now(),
+                last_sign: Instant::now(),
                 store: None,
             }),
             lines,
@@ -257,12 +307,14 @@ mod tests {
         let (lines, shown) = screen();
         let shared = Arc::new(Shared {
             began,
+            offset_ms: 0,
             state: Mutex::new(State {
                 next_seq: 0,
                 logged_bytes: 0,
                 clipped: false,
                 renderer: TextRenderer::new(false),
                 last_line: began,
+                last_sign: began,
                 store: None,
             }),
             lines,

@@ -141,6 +141,10 @@ pub struct AppSettings {
     pub dockerfile_path: Option<String>,
     pub context_path: Option<String>,
     pub target: Option<String>,
+    /// Seconds that a build may take; none: what the server says.
+    pub build_timeout_s: Option<u32>,
+    /// Seconds in which nothing may come of a build.
+    pub silence_timeout_s: Option<u32>,
 }
 
 impl Default for AppSettings {
@@ -158,6 +162,8 @@ impl Default for AppSettings {
             dockerfile_path: None,
             context_path: None,
             target: None,
+            build_timeout_s: None,
+            silence_timeout_s: None,
         }
     }
 }

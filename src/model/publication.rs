@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{BuildId, Digest, ImageName, RefUpdate, Tag};
+use super::{BuildId, Digest, ImageName, RefName, RefUpdate, Sha, Tag};
 
 /// An index that stands in the registry by its digest, and the tags that are to stand at it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +36,34 @@ pub struct Move {
     pub update: Option<RefUpdate>,
     /// None: the ref alone moves (stored refs, deletions).
     pub publication: Option<Publication>,
+    /// Given where the ref has moved before and only its tags follow; else counted when the ref moves.
+    #[serde(default)]
+    pub generation: Option<Generation>,
+}
+
+/// One accepted move of a ref among all of them. Shared tags go to a greater number only: the tag rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generation {
+    pub reference: RefName,
+    /// From 1.
+    pub number: i64,
+    /// Where the ref went.
+    pub commit: Sha,
+}
+
+impl Move {
+    /// A ref and what was built for it, or the ref alone.
+    pub fn of_ref(update: RefUpdate, publication: Option<Publication>) -> Self {
+        Self { update: Some(update), publication, generation: None }
+    }
+    /// Tags that no ref owns.
+    pub fn of_try(publication: Publication) -> Self {
+        Self { update: None, publication: Some(publication), generation: None }
+    }
+    /// The tags of a ref that has moved already.
+    pub fn following(generation: Generation, publication: Publication) -> Self {
+        Self { update: None, publication: Some(publication), generation: Some(generation) }
+    }
 }
 
 /// Manifests are JSON, so their bytes are stored as the text they are.

@@ -236,7 +236,7 @@ pub(super) async fn relay(
     let stdin = child.stdin.take().ok_or_else(missing)?;
     let stdout = child.stdout.take().ok_or_else(missing)?;
     let stderr = child.stderr.take().ok_or_else(missing)?;
-    let GitIo { stdin: client_in, stdout: client_out, stderr: mut client_err } = io;
+    let GitIo { stdin: client_in, stdout: client_out, stderr: mut client_err, .. } = io;
 
     let inward = tokio::spawn(pump_in(client_in, stdin, Arc::clone(progress)));
     let keep_on = service.writes();

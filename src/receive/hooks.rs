@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::child::Progress;
@@ -59,6 +60,7 @@ pub(super) struct Session {
     pub request: GitRequest,
     pub repository: PathBuf,
     pub progress: Arc<Progress>,
+    gone: CancellationToken,
     stage: Mutex<Stage>,
     /// The new objects on their way to the disk.
     syncing: Mutex<Option<Syncing>>,
@@ -171,8 +173,14 @@ impl Drop for Registered {
 }
 
 impl Session {
-    pub(super) fn new(request: GitRequest, repository: PathBuf, progress: Arc<Progress>) -> Self {
-        Self { request, repository, progress, stage: Mutex::new(Stage::Began), syncing: Mutex::default() }
+    pub(super) fn new(
+        request: GitRequest,
+        repository: PathBuf,
+        progress: Arc<Progress>,
+        gone: CancellationToken,
+    ) -> Self {
+        let (stage, syncing) = (Mutex::new(Stage::Began), Mutex::default());
+        Self { request, repository, progress, gone, stage, syncing }
     }
     /// How many commands got past git and us, to the handler.
     pub(super) fn handed(&self) -> usize {
@@ -428,7 +436,7 @@ async fn hand_over(
         atomic: request.atomic,
         options,
     };
-    let (output, reader) = PushOutput::channel(answering.limits.output_buffer_bytes);
+    let (output, reader) = PushOutput::channel(answering.limits.output_buffer_bytes, session.gone.clone());
     let (handler, repository) = (Arc::clone(&answering.handler), session.repository.clone());
     let work = answering.tracker.spawn(async move { handler.push(push, repository, output).await });
     let finished = async {

@@ -5,6 +5,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 /// A line longer than this is cut.
 const LINE_BYTES: usize = 8 * 1024;
@@ -20,6 +21,7 @@ struct Shared {
     state: Mutex<State>,
     changed: Notify,
     limit_bytes: usize,
+    gone: CancellationToken,
 }
 
 #[derive(Default)]
@@ -30,16 +32,21 @@ struct State {
 }
 
 impl PushOutput {
-    pub(super) fn channel(limit_bytes: usize) -> (Self, OutputReader) {
-        let shared = Arc::new(Shared { state: Mutex::default(), changed: Notify::new(), limit_bytes });
+    pub(super) fn channel(limit_bytes: usize, gone: CancellationToken) -> (Self, OutputReader) {
+        let shared = Arc::new(Shared { state: Mutex::default(), changed: Notify::new(), limit_bytes, gone });
         (Self(Arc::clone(&shared)), OutputReader(shared))
     }
 
     /// An output that nobody sees.
     pub fn discard() -> Self {
-        let (output, reader) = Self::channel(0);
+        let (output, reader) = Self::channel(0, CancellationToken::new());
         drop(reader);
         output
+    }
+
+    /// Returns when the pusher is gone; never, when they stay to the end.
+    pub async fn gone(&self) {
+        self.0.gone.cancelled().await;
     }
 
     /// One line. Control characters that could move the pusher's cursor are taken out; colours stay.
@@ -165,7 +172,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_reader_loses_lines_and_is_told() {
-        let (output, reader) = PushOutput::channel(16);
+        let (output, reader) = PushOutput::channel(16, CancellationToken::new());
         output.line("first");
         for _ in 0..3 {
             output.line("does not fit any more");
@@ -181,7 +188,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_wakes_for_a_line_from_another_thread() {
-        let (output, reader) = PushOutput::channel(1024);
+        let (output, reader) = PushOutput::channel(1024, CancellationToken::new());
         let writer = std::thread::spawn(move || output.line("hello"));
         assert_eq!(reader.next().await.unwrap(), b"hello\n");
         writer.join().unwrap();
@@ -189,7 +196,7 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_for_nobody() {
-        let (output, reader) = PushOutput::channel(1024);
+        let (output, reader) = PushOutput::channel(1024, CancellationToken::new());
         drop(reader);
         output.line("lost");
         assert!(output.0.lock().waiting.is_empty());

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use super::error::ReceiveError;
-use crate::model::{BuildId, Sha};
+use crate::model::{BuildId, RefName, Sha};
 
 /// Where hidden refs live; also what `transfer.hideRefs` names.
 pub(super) const HIDDEN: &str = "refs/lemnos";
@@ -62,6 +62,58 @@ fn patiently(mut work: impl FnMut() -> Result<(), git2::Error>) -> Result<(), gi
             done => return done,
         }
     }
+}
+
+fn open(repository: &Path) -> Result<git2::Repository, ReceiveError> {
+    git2::Repository::open_bare(repository).map_err(ReceiveError::git("opening", repository))
+}
+
+/// Where a visible ref stands, zeros for nowhere.
+pub fn at(repository: &Path, name: &RefName) -> Result<Sha, ReceiveError> {
+    let doing = || ReceiveError::git("reading a ref of", repository);
+    let git = open(repository)?;
+    match git.find_reference(name.as_str()) {
+        Ok(found) => Ok(found.target().and_then(|id| id.to_string().parse().ok()).unwrap_or_else(Sha::zero)),
+        Err(error) if error.code() == git2::ErrorCode::NotFound => Ok(Sha::zero()),
+        Err(error) => Err(doing()(error)),
+    }
+}
+
+/// Whether `new` is built on top of `old`; tags count as their commits.
+pub fn descends(repository: &Path, new: &Sha, old: &Sha) -> Result<bool, ReceiveError> {
+    let git = open(repository)?;
+    let doing = || ReceiveError::git("comparing commits of", repository);
+    let commit = |sha: &Sha| {
+        let object = git.find_object(git2::Oid::from_str(sha.as_str())?, None)?;
+        Ok::<_, git2::Error>(object.peel_to_commit()?.id())
+    };
+    let (new, old) = (commit(new).map_err(doing())?, commit(old).map_err(doing())?);
+    git.graph_descendant_of(new, old).map_err(doing())
+}
+
+/// The object that a branch's, a tag's or an object's name means, and the ref when it is one; none where there is none.
+pub fn resolve(repository: &Path, what: &str) -> Result<Option<(Option<RefName>, Sha)>, ReceiveError> {
+    for name in [what.to_owned(), format!("refs/heads/{what}"), format!("refs/tags/{what}")] {
+        let Ok(name) = name.parse::<RefName>() else { continue };
+        let found = at(repository, &name)?;
+        if !found.is_zero() {
+            return Ok(Some((Some(name), found)));
+        }
+    }
+    let hex = (7..=40).contains(&what.len()) && what.bytes().all(|b| b.is_ascii_hexdigit());
+    let git = open(repository)?;
+    let found = hex.then(|| git.find_object_by_prefix(what, None));
+    Ok(found
+        .and_then(Result::ok)
+        .and_then(|object| object.id().to_string().parse().ok())
+        .map(|sha| (None, sha)))
+}
+
+/// Whether the object is in the repository.
+pub fn has(repository: &Path, object: &Sha) -> Result<bool, ReceiveError> {
+    let git = open(repository)?;
+    let id = git2::Oid::from_str(object.as_str());
+    Ok(id.and_then(|id| git.find_object(id, None).map(drop)).is_ok())
 }
 
 /// What is held, for those who clean up.

@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 
 use crate::model::{App, Fingerprint, UserName};
 
@@ -66,6 +67,8 @@ pub struct GitRequest {
 /// dropped without an error, so that it can be finished; for one that only reads, writing fails with a broken pipe, so
 /// that nothing is packed for nobody. Dropping `stdin` early is fine: what the client still sends is thrown away.
 pub struct GitIo {
+    /// Cancelled when the client is gone for good.
+    pub gone: CancellationToken,
     pub stdin: Box<dyn AsyncRead + Send + Unpin>,
     pub stdout: Box<dyn AsyncWrite + Send + Unpin>,
     pub stderr: Box<dyn AsyncWrite + Send + Unpin>,

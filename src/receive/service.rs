@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::io::AsyncWriteExt as _;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::child::{self, Cut, Ended, HookPlace, Progress};
@@ -144,7 +145,7 @@ impl Inner {
             true => Some(self.config.repositories.leases().push(&request.app.id).await),
             false => None,
         };
-        let (child, registered) = match self.start(request, protocol.as_deref()).await {
+        let (child, registered) = match self.start(request, protocol.as_deref(), io.gone.clone()).await {
             Ok(started) => started,
             Err(cause) => return Err((cause, io.stderr)),
         };
@@ -174,6 +175,7 @@ impl Inner {
         &self,
         request: GitRequest,
         protocol: Option<&str>,
+        gone: CancellationToken,
     ) -> Result<(tokio::process::Child, super::hooks::Registered), ReceiveError> {
         let config = &self.config;
         let repositories = config.repositories.clone();
@@ -190,7 +192,7 @@ impl Inner {
         })?;
         let service = request.service;
         let progress = Arc::new(Progress::new(service, &config.limits));
-        let registered = self.hooks.begin(Session::new(request, repository.clone(), progress))?;
+        let registered = self.hooks.begin(Session::new(request, repository.clone(), progress, gone))?;
         let place = HookPlace {
             scripts: &self.hooks.scripts,
             home: &self.hooks.home,

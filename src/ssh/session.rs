@@ -278,6 +278,7 @@ impl Caller {
         let (sender, mut chunks) = mpsc::channel::<Chunk>(QUEUE);
         let output = |stream, sender| Box::new(Output::new(stream, sender, client.gone.clone(), when_gone));
         let io = GitIo {
+            gone: client.gone.clone(),
             stdin: Box::new(stdin),
             stdout: output(Stream::Stdout, sender.clone()),
             stderr: output(Stream::Stderr, sender),

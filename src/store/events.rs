@@ -31,6 +31,17 @@ impl Store {
         Ok(())
     }
 
+    /// Number and time of the build's last event.
+    pub async fn last_event(&self, build: &BuildId) -> Result<Option<(u64, u64)>> {
+        let row = sqlx::query("SELECT seq, at_ms FROM events WHERE build_id = ? ORDER BY seq DESC LIMIT 1")
+            .bind(build.as_str())
+            .fetch_optional(self.pool())
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let seq = unsigned("events.seq", row.try_get("seq")?)?;
+        Ok(Some((seq, unsigned("events.at_ms", row.try_get("at_ms")?)?)))
+    }
+
     /// At most `limit` events of a build from `from_seq` on, in order.
     pub async fn events(&self, build: &BuildId, from_seq: u64, limit: u32) -> Result<Vec<Recorded>> {
         sqlx::query(

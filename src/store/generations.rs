@@ -6,11 +6,13 @@
 use sqlx::Row as _;
 
 use super::{Result, Store, Write, parsed};
-use crate::model::{AppName, Behind, BuildId, RefName, Sha};
+use crate::model::{AppName, Behind, BuildId, Generation, Publication, RefName, Sha};
 
 /// What a ref's tags stand at.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TagsAt {
+    /// How many moves of the ref were accepted.
+    pub accepted: i64,
     /// 0: nothing was published yet.
     pub generation: i64,
     pub build: Option<BuildId>,
@@ -29,7 +31,7 @@ impl Store {
     /// What the ref's tags stand at.
     pub async fn published_generation(&self, app_id: &str, reference: &RefName) -> Result<TagsAt> {
         let row = sqlx::query(
-            "SELECT published, published_build, published_commit FROM ref_generations
+            "SELECT accepted, published, published_build, published_commit FROM ref_generations
              WHERE app_id = ? AND reference = ?",
         )
         .bind(app_id)
@@ -40,6 +42,7 @@ impl Store {
         let build: Option<&str> = row.try_get("published_build")?;
         let commit: Option<&str> = row.try_get("published_commit")?;
         Ok(TagsAt {
+            accepted: row.try_get("accepted")?,
             generation: row.try_get("published")?,
             build: build.map(|text| parsed("ref_generations.published_build", text)).transpose()?,
             commit: commit.map(|text| parsed("ref_generations.published_commit", text)).transpose()?,
@@ -94,4 +97,33 @@ pub(super) async fn count(tx: &mut Write, app_id: &str, reference: &RefName) -> 
     .fetch_one(&mut **tx)
     .await?;
     Ok(row.try_get("accepted")?)
+}
+
+/// The tags of `publication` are the ref's from now on, and the build's record says so, whoever closes it and when.
+pub(super) async fn publish(
+    tx: &mut Write,
+    app_id: &str,
+    generation: &Generation,
+    publication: &Publication,
+) -> Result<()> {
+    sqlx::query(
+        "UPDATE ref_generations SET published = ?3, published_build = ?4, published_commit = ?5
+         WHERE app_id = ?1 AND reference = ?2 AND published <= ?3",
+    )
+    .bind(app_id)
+    .bind(generation.reference.as_str())
+    .bind(generation.number)
+    .bind(publication.build.as_str())
+    .bind(generation.commit.as_str())
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query("UPDATE builds SET generation = ?, image = ?, digest = ?, tags_json = ? WHERE id = ?")
+        .bind(generation.number)
+        .bind(publication.image.as_str())
+        .bind(publication.index.as_str())
+        .bind(super::to_json("builds.tags_json", &publication.tags)?)
+        .bind(publication.build.as_str())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
 }

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use super::{Result, Store, Write, from_json, now_ms, parsed, to_json};
-use crate::model::{ImageName, Move, Tag};
+use super::{Result, Store, Write, from_json, generations, now_ms, parsed, to_json};
+use crate::model::{Generation, ImageName, Move, Tag};
 
 /// A push that has not come to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,10 +25,18 @@ pub struct JournalEntry {
 }
 
 impl Store {
-    /// Opens an entry that owes all tags of its moves.
+    /// Opens an entry that owes all tags of its moves, and counts the moves of refs.
     pub async fn journal_open(&self, app_id: &str, moves: &[Move]) -> Result<JournalEntry> {
-        let moves_json = to_json("tag_journal.moves_json", &moves)?;
+        let mut moves = moves.to_vec();
         let mut tx = self.write().await?;
+        for one in &mut moves {
+            if let (Some(update), None) = (&one.update, &one.generation) {
+                let number = generations::count(&mut tx, app_id, &update.name).await?;
+                let (reference, commit) = (update.name.clone(), update.new.clone());
+                one.generation = Some(Generation { reference, number, commit });
+            }
+        }
+        let moves_json = to_json("tag_journal.moves_json", &moves)?;
         let id: i64 = sqlx::query(
             "INSERT INTO tag_journal (app_id, moves_json, opened_at_ms) VALUES (?, ?, ?) RETURNING id",
         )
@@ -53,7 +61,6 @@ impl Store {
             }
         }
         tx.commit().await?;
-        let moves = moves.to_vec();
         Ok(JournalEntry { id, app_id: app_id.to_owned(), forward: false, refs_done: false, moves, owed })
     }
 
@@ -139,7 +146,11 @@ impl Store {
 /// dies before it closes them finds out what they are. One that was taken for interrupted, or for failed because its ref
 /// did not follow at once, was not.
 async fn note_published(tx: &mut Write, entry: &JournalEntry) -> Result<()> {
-    for publication in entry.moves.iter().filter_map(|one| one.publication.as_ref()) {
+    for one in &entry.moves {
+        let Some(publication) = &one.publication else { continue };
+        if let Some(generation) = &one.generation {
+            generations::publish(tx, &entry.app_id, generation, publication).await?;
+        }
         sqlx::query(
             "UPDATE builds SET image = ?, digest = ?, tags_json = ?,
                     reason = CASE WHEN state IN ('interrupted', 'failed') THEN NULL ELSE reason END,
@@ -194,7 +205,7 @@ mod tests {
                 tags: vec!["main".parse().unwrap()],
                 unshared: 0,
             };
-            let moves = [Move { update: Some(build.update()), publication: Some(publication.clone()) }];
+            let moves = [Move::of_ref(build.update(), Some(publication.clone()))];
             let entry = store.journal_open(&app.id, &moves).await.unwrap();
             // a registry that was away when the server came back leaves the entry for later
             if interrupted_before {
@@ -229,7 +240,7 @@ mod tests {
             tags: Vec::new(),
             unshared: 0,
         };
-        let moves = [Move { update: Some(build.update()), publication: Some(publication) }];
+        let moves = [Move::of_ref(build.update(), Some(publication))];
         let entry = store.journal_open(&app.id, &moves).await.unwrap();
         store.journal_close(&entry, false).await.unwrap();
         assert_eq!(store.build(&build.id).await.unwrap(), Some(build));

@@ -6,10 +6,10 @@ use std::path::Path;
 use super::refs::RefTransaction;
 use super::settle::{self, Outcome};
 use super::shift::{self, ShiftError, Shifted};
-use super::{Committed, Pending, RefError, Shared, TagError, entry_keys, keys, shown};
+use super::{Committed, Pending, RefError, Shared, TagError, entry_keys, keys, refs, shown};
 use crate::event::{BuildEvent, EventSink};
 use crate::failpoint::Point;
-use crate::model::{Digest, ImageName, Move, Publication, RefUpdate, Tag};
+use crate::model::{Digest, Generation, ImageName, Move, Publication, RefUpdate, Sha, Tag};
 use crate::store::JournalEntry;
 
 /// More refs in one push are refused.
@@ -64,7 +64,9 @@ fn check(moves: &[Move]) -> Result<(), TagError> {
             }
         }
         let Some(publication) = &one.publication else { continue };
-        if one.update.as_ref().is_none_or(RefUpdate::is_delete) && !publication.shared_tags().is_empty() {
+        let following = one.update.is_none() && one.generation.is_some();
+        let moves_ref = one.update.as_ref().is_some_and(|update| !update.is_delete());
+        if !following && !moves_ref && !publication.shared_tags().is_empty() {
             return invalid(format!("{} would move shared tags without a ref", publication.image));
         }
         if Digest::of(&publication.index_bytes) != publication.index {
@@ -98,15 +100,21 @@ async fn pass(
     moves: Vec<Move>,
     events: &EventSink,
 ) -> Result<Committed, TagError> {
+    in_its_turn(shared, app_id, repository, &moves, events).await?;
     let updates: Vec<RefUpdate> = moves.iter().filter_map(|one| one.update.clone()).collect();
     let publications: Vec<&Publication> = moves.iter().filter_map(|one| one.publication.as_ref()).collect();
     let failpoints = &shared.config.failpoints;
     failpoints.reach(Point::BeforeCommit).await?;
     // a ref alone is git's own transaction, tags of a try alone are nobody's: only both together need the journal
-    let entry = if updates.is_empty() || publications.is_empty() {
+    let counted = moves.iter().any(|one| one.generation.is_some());
+    let entry = if publications.is_empty() || (updates.is_empty() && !counted) {
         None
     } else {
         Some(shared.store.journal_open(app_id, &moves).await?)
+    };
+    let generations = match &entry {
+        Some(entry) => entry.moves.iter().filter_map(|one| one.generation.clone()).collect(),
+        None => count(shared, app_id, &updates).await?,
     };
     let prepared = async {
         failpoints.reach(Point::AfterJournal).await?;
@@ -140,7 +148,54 @@ async fn pass(
         return Err(ref_stays(shared, entry.as_ref(), error).await);
     }
     finish(shared, entry.as_ref(), &pending).await;
-    Ok(committed(&publications, pending, events))
+    for Generation { reference, number, .. } in generations.iter().filter(|one| one.commit.is_zero()) {
+        // a build of before, if it still runs, finds the ref gone as well
+        if let Err(error) = shared.store.close_generations(app_id, reference, *number).await {
+            tracing::warn!(%reference, "counting a deletion: {error}");
+        }
+    }
+    Ok(Committed { generations, ..committed(&publications, pending, events) })
+}
+
+/// Counts moves of refs that no image goes with.
+async fn count(shared: &Shared, app_id: &str, updates: &[RefUpdate]) -> Result<Vec<Generation>, TagError> {
+    let mut generations = Vec::with_capacity(updates.len());
+    for update in updates {
+        let number = shared.store.next_generation(app_id, &update.name).await?;
+        let (reference, commit) = (update.name.clone(), update.new.clone());
+        generations.push(Generation { reference, number, commit });
+    }
+    Ok(generations)
+}
+
+/// Tags follow a ref only as long as no newer move of it has tags, and the ref is there. The unshared ones are nobody's: what
+/// was built gets them in any case.
+async fn in_its_turn(
+    shared: &Shared,
+    app_id: &str,
+    repository: &Path,
+    moves: &[Move],
+    events: &EventSink,
+) -> Result<(), TagError> {
+    for one in moves.iter().filter(|one| one.update.is_none()) {
+        let (Some(generation), Some(publication)) = (&one.generation, &one.publication) else { continue };
+        let reference = generation.reference.clone();
+        let tags_at = shared.store.published_generation(app_id, &reference).await?;
+        let found = refs::read(&shared.config.git, repository, &[&reference]).await?;
+        let gone = found.iter().all(Sha::is_zero);
+        if tags_at.generation <= generation.number && !gone {
+            continue;
+        }
+        let unshared = Publication { tags: publication.unshared_tags().to_vec(), ..publication.clone() };
+        if let Shifted::Before(error) = shift::all(shared, &[&unshared], events).await {
+            tracing::warn!("tagging a build that was overtaken: {error}");
+        }
+        return Err(match gone {
+            true => TagError::Gone { reference },
+            false => TagError::Overtaken { reference, by: tags_at.build },
+        });
+    }
+    Ok(())
 }
 
 /// Nothing has changed, and nothing is left of the try.
@@ -216,7 +271,7 @@ fn committed(publications: &[&Publication], pending: Vec<Pending>, events: &Even
         .filter(|(publication, tag)| !is_pending(&publication.image, tag))
         .map(|(publication, tag)| (publication.image.clone(), tag.clone(), publication.index.clone()))
         .collect();
-    let committed = Committed { moved, pending };
+    let committed = Committed { moved, pending, generations: Vec::new() };
     if let Some(text) = committed.notice() {
         events.emit(BuildEvent::Note { text });
     }

@@ -11,7 +11,7 @@ use futures::future::join_all;
 use super::refs::{self, RefTransaction};
 use super::shift::{self, Target};
 use super::{Shared, TagError, entry_keys};
-use crate::model::{ImageName, Move, RefUpdate, Tag};
+use crate::model::{ImageName, Move, RefUpdate, Sha, Tag};
 use crate::store::JournalEntry;
 
 /// How a left-over push ended.
@@ -88,18 +88,37 @@ enum Place {
     Elsewhere,
 }
 
-/// Of each move; a move without a ref counts as done.
+/// Of each move; a try counts as done.
 async fn places(shared: &Shared, entry: &JournalEntry, repository: &Path) -> Result<Vec<Place>, TagError> {
-    let names: Vec<_> =
-        entry.moves.iter().filter_map(|one| one.update.as_ref()).map(|update| &update.name).collect();
+    let names: Vec<_> = entry.moves.iter().filter_map(super::reference).collect();
     let mut found = refs::read(&shared.config.git, repository, &names).await?.into_iter();
-    let place = |one: &Move| match (&one.update, one.update.as_ref().and_then(|_| found.next())) {
-        (Some(update), Some(at)) if at == update.new => Place::New,
-        (Some(update), Some(at)) if at == update.old => Place::Old,
-        (Some(_), _) => Place::Elsewhere,
-        (None, _) => Place::New,
-    };
-    Ok(entry.moves.iter().map(place).collect())
+    let mut places = Vec::with_capacity(entry.moves.len());
+    for one in &entry.moves {
+        let at = super::reference(one).and_then(|_| found.next());
+        let at_new = |update: &RefUpdate| at.as_ref() == Some(&update.new);
+        let place = match &one.update {
+            Some(update) if at_new(update) => Place::New,
+            Some(update) if at.as_ref() == Some(&update.old) => Place::Old,
+            Some(_) => Place::Elsewhere,
+            None if at.as_ref().is_some_and(Sha::is_zero) => Place::Elsewhere,
+            None => Place::New,
+        };
+        let ref_is_done = entry.refs_done || one.update.is_none();
+        let place = match &one.generation {
+            // the ref's way after it moved is counted: its tags are this entry's until a later one has tags
+            Some(generation) if ref_is_done && !at.as_ref().is_some_and(Sha::is_zero) => {
+                let tags_at = shared.store.published_generation(&entry.app_id, &generation.reference).await?;
+                match () {
+                    () if tags_at.generation > generation.number => Place::Elsewhere,
+                    () if tags_at.accepted > generation.number => Place::New,
+                    () => place,
+                }
+            }
+            _ => place,
+        };
+        places.push(place);
+    }
+    Ok(places)
 }
 
 enum Decision {

@@ -12,11 +12,13 @@ use crate::registry::{INDEX, RegistryConfig};
 mod crash;
 #[path = "../../tests/fake/registry.rs"]
 mod fake_registry;
+mod order;
 #[path = "../../tests/fake/process.rs"]
 mod process;
 mod race;
 
-use fake_registry::{FakeRegistry, Fault};
+pub use fake_registry::FakeRegistry;
+use fake_registry::Fault;
 
 const MAIN: &str = "refs/heads/main";
 const ALWAYS: usize = usize::MAX;
@@ -87,10 +89,7 @@ impl World {
     fn with_tags(&self, name: &str, old: &Sha, new: &Sha, shared: &[&str]) -> Move {
         let git = format!("git-{}", new.short(12));
         let tags: Vec<&str> = std::iter::once(git.as_str()).chain(shared.iter().copied()).collect();
-        Move {
-            update: Some(update(name, old, new)),
-            publication: Some(publication(&self.fake.host, new, &tags)),
-        }
+        Move::of_ref(update(name, old, new), Some(publication(&self.fake.host, new, &tags)))
     }
 
     /// The ref and the shared tags agree: all at this commit.
@@ -338,7 +337,7 @@ async fn tags_of_a_ref_that_went_on_are_left_alone() {
     let tagger = world.tagger().await;
     world.fake.fail("PUT", "latest", ALWAYS, Fault::Status(504, "", ""));
     world.commit(&tagger, vec![world.to(&world.a, &world.b)]).await.unwrap();
-    let delete = Move { update: Some(update(MAIN, &world.b, &Sha::zero())), publication: None };
+    let delete = Move::of_ref(update(MAIN, &world.b, &Sha::zero()), None);
     world.commit(&tagger, vec![delete]).await.unwrap();
     world.fake.heal();
     assert_eq!(world.recover(&tagger).await, [Outcome::Overtaken]);
@@ -363,7 +362,7 @@ async fn an_atomic_push_moves_all_or_nothing() {
     world.commit(&tagger, vec![side(), world.to(&world.a, &world.c)]).await.unwrap_err();
     world.assert_all_at(&world.a);
     world.fake.heal();
-    let gone = Move { update: Some(update("refs/tags/none", &zero, &world.a)), publication: None };
+    let gone = Move::of_ref(update("refs/tags/none", &zero, &world.a), None);
     world.commit(&tagger, vec![side(), world.to(&world.a, &world.c), gone]).await.unwrap();
     world.assert_all_at(&world.c);
     assert_eq!(world.fake.at("shop", "side"), Some(index_of(&world.c).to_string()));
@@ -375,12 +374,12 @@ async fn an_atomic_push_moves_all_or_nothing() {
 async fn a_ref_alone_asks_no_registry_and_a_try_moves_no_ref() {
     let world = World::new().await;
     let tagger = world.tagger().await;
-    let stored = Move { update: Some(update("refs/heads/notes", &Sha::zero(), &world.b)), publication: None };
+    let stored = Move::of_ref(update("refs/heads/notes", &Sha::zero(), &world.b), None);
     world.commit(&tagger, vec![stored]).await.unwrap();
     assert_eq!(world.repository.at("refs/heads/notes"), world.b);
     assert_eq!(world.fake.take_log(), [] as [String; 0]);
 
-    let tried = Move { update: None, publication: Some(publication(&world.fake.host, &world.b, &["try-1"])) };
+    let tried = Move::of_try(publication(&world.fake.host, &world.b, &["try-1"]));
     world.commit(&tagger, vec![tried.clone()]).await.unwrap();
     assert_eq!(world.fake.at("shop", "try-1"), Some(index_of(&world.b).to_string()));
     world.assert_all_at(&world.a);
@@ -400,7 +399,7 @@ async fn what_makes_no_sense_is_refused_at_once() {
     let mut deleting = good();
     deleting.update.as_mut().unwrap().new = Sha::zero();
     let twins = vec![good(), world.with_tags("refs/heads/side", &Sha::zero(), &world.c, &["latest"])];
-    let nothing = Move { update: Some(update(MAIN, &Sha::zero(), &Sha::zero())), publication: None };
+    let nothing = Move::of_ref(update(MAIN, &Sha::zero(), &Sha::zero()), None);
     for moves in [
         vec![],
         vec![other_bytes],

@@ -83,7 +83,7 @@ async fn a_commit_is_what_crane_sees() {
         tags: tags.map(|tag| tag.parse().unwrap()).into(),
         unshared: 1,
     };
-    let moves = vec![Move { update: Some(update), publication: Some(publication) }];
+    let moves = vec![Move::of_ref(update, Some(publication))];
     let done = tagger.commit(&app, &repository, moves, &EventSink::discard()).await.unwrap();
     assert_eq!(done.pending, []);
 

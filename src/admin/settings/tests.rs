@@ -17,7 +17,7 @@ fn refused(key: &str, value: &str) -> String {
 }
 
 /// A value that each key takes, and that is not its default.
-const CHANGES: [(&str, &str); 14] = [
+const CHANGES: [(&str, &str); 16] = [
     ("main-branch", "trunk"),
     ("branches", "dev, release/*,dev"),
     ("build-tags", "true"),
@@ -32,6 +32,8 @@ const CHANGES: [(&str, &str); 14] = [
     ("dockerfile", "./docker//Dockerfile"),
     ("context", "sub/dir/"),
     ("target", "final"),
+    ("build-timeout", "60"),
+    ("silence-timeout", "30"),
 ];
 
 #[test]
@@ -63,6 +65,8 @@ fn values_are_kept_in_their_normal_form() {
         dockerfile_path: Some("docker/Dockerfile".to_owned()),
         context_path: Some("sub/dir".to_owned()),
         target: Some("final".to_owned()),
+        build_timeout_s: Some(60),
+        silence_timeout_s: Some(30),
     };
     assert_eq!(settings, expected);
 }
@@ -89,7 +93,7 @@ fn later_changes_win_and_one_bad_change_refuses_all() {
 fn bad_values_say_which_key_and_what_is_allowed() {
     insta::assert_snapshot!(refused("platform", "linux/amd64"), @r"
     error: platform: unknown setting
-    hint: did you mean platforms? known settings: main-branch, branches, build-tags, platforms, tags, build-args, build-arg.NAME, labels, label.NAME, image, compression, dockerfile, context, target
+    hint: did you mean platforms? known settings: main-branch, branches, build-tags, platforms, tags, build-args, build-arg.NAME, labels, label.NAME, image, compression, dockerfile, context, target, build-timeout, silence-timeout
     ");
     insta::assert_snapshot!(refused("platforms", "linux/amd64,amd64"), @r#"
     error: platforms: "amd64" is not a valid platform

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -22,13 +23,13 @@ use crate::error::{Kind, Report};
 use crate::failpoint::Failpoints;
 use crate::housekeeping::Housekeeper;
 use crate::jobs::Pushes;
-use crate::model::{BuildState, ImagePrefix, Platform};
+use crate::model::{ImagePrefix, Platform};
 use crate::pipeline::{Pipeline, Settings};
 use crate::receive::{Receiver, Repositories, refs};
 use crate::registry::Registry;
 use crate::solve::{BuilderConfig, Pool};
 use crate::ssh;
-use crate::store::{Finished, Store, now_ms};
+use crate::store::{Store, now_ms};
 use crate::tag::{Tagger, TaggerConfig, clear_stale_locks};
 
 /// Where programs are when the environment does not say.
@@ -187,30 +188,32 @@ async fn doors(
         let repositories = repositories.clone();
         move |app_id: &str| repositories.path(app_id)
     };
-    clear_leftovers(&repositories, &wiring::tagger(around)).await;
+    clear_leftovers(store, &repositories, &wiring::tagger(around)).await;
     for recovered in tagger.recover(&repository_of).await? {
         tracing::warn!(?recovered, "a push that was at its commit point is settled");
     }
-    end_interrupted(store).await?;
     let readiness = health::readiness(store, engines, &registry, &stop);
-    let pipeline = Pipeline {
-        store: store.clone(),
-        registry,
-        builders: pool,
-        settings: pipeline_settings(config, around, engines),
-        failpoints: around.failpoints.clone(),
-    };
-    let pushes = Pushes::new(store.clone(), pipeline, tagger.clone(), wiring::capacity(config));
+    let pipeline = pipeline(config, around, store, registry, pool, engines);
+    let pushes = Pushes::new(
+        store.clone(),
+        Arc::new(pipeline),
+        tagger.clone(),
+        wiring::capacity(config),
+        repository_of.clone(),
+        around.failpoints.clone(),
+    );
     let trail = Trail::start(store.clone());
     let receive = wiring::receive(config, around, repositories.clone(), runtime_dir, trail.clone());
     let receiver = Arc::new(Receiver::new(receive, Arc::new(pushes.clone()))?);
 
+    // before the doors open: nobody moves a ref yet
+    pushes.recover().await?;
     let ssh = ssh::listen(config.ssh).await?;
     let http = listen(config.http).await?;
     let http_address = http.local_addr().map_err(|e| Report::internal(format!("the HTTP listener: {e}")))?;
     let host_keys = ssh::host_keys(&config.data_dir.join("ssh"))?;
     let control = admin::socket::Listener::bind(&config.data_dir, lock)?;
-    let context = wiring::admin(engines.prefix.clone(), repositories.clone(), trail.clone());
+    let context = wiring::admin(engines.prefix.clone(), repositories.clone(), trail.clone(), pushes.clone());
     let control = tokio::spawn(admin::socket::serve(control, store.clone(), context.clone()));
     let ready = Ready {
         ssh: ssh.local_addr().to_string(),
@@ -230,12 +233,18 @@ async fn doors(
     let host = Arc::new(Host { store: store.clone(), receiver: receiver.clone(), context });
     let closing = stop.clone();
     let http = Health::open(http, store, readiness, closing.clone());
-    let ssh = ssh.run(wiring::ssh(config), host_keys, host, trail.clone(), closing.clone()).await;
-    // a door that fails closes the house: half a server helps nobody
-    closing.cancel();
+    let (grace, stopping) = (wiring::grace(config), stop.clone());
+    let (ssh, ()) = tokio::join!(
+        async {
+            let ended = ssh.run(wiring::ssh(config), host_keys, host, trail.clone(), closing.clone()).await;
+            // a door that fails closes the house: half a server helps nobody
+            closing.cancel();
+            ended
+        },
+        stopping.cancelled().then(|()| pushes.shutdown(grace)),
+    );
     drop(ready);
     receiver.finish().await;
-    pushes.drain().await;
     // its child ends within a second of `stop`
     let _ = housekeeping.await;
     purging.abort();
@@ -244,20 +253,6 @@ async fn doors(
     control.abort();
     ssh?;
     http.close().await
-}
-
-/// Ends the builds that were under way when the server stopped. After the journal has said which of them were published: these
-/// have succeeded.
-async fn end_interrupted(store: &Store) -> Result<(), Report> {
-    for build in store.live_builds(None).await? {
-        let (state, reason) = match &build.digest {
-            Some(_) => (BuildState::Succeeded, None),
-            None => (BuildState::Interrupted, Some("the server stopped while it ran".to_owned())),
-        };
-        tracing::warn!(build = %build.id, app = %build.app, reference = %build.reference, state = state.as_str(), "this build was under way when the server stopped");
-        store.finish_build(&build.id, &Finished::as_state(state, now_ms(), reason)).await?;
-    }
-    Ok(())
 }
 
 async fn end_record(trail: &Trail) {
@@ -280,8 +275,25 @@ async fn retain_audit(store: Store, keep: config::Audit) {
     }
 }
 
+fn pipeline(
+    config: &Config,
+    around: &Surroundings,
+    store: &Store,
+    registry: Registry,
+    pool: Pool,
+    engines: &Engines,
+) -> Pipeline {
+    Pipeline {
+        store: store.clone(),
+        registry,
+        builders: pool,
+        settings: pipeline_settings(config, around, engines),
+        failpoints: around.failpoints.clone(),
+    }
+}
+
 /// What a server that was killed may have left in its repositories: git's lock files and the hidden refs of builds.
-async fn clear_leftovers(repositories: &Repositories, tagger: &TaggerConfig) {
+async fn clear_leftovers(store: &Store, repositories: &Repositories, tagger: &TaggerConfig) {
     let Ok(entries) = std::fs::read_dir(repositories.root()) else { return };
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()) {
         match clear_stale_locks(&path, tagger.lock_grace).await {
@@ -289,18 +301,21 @@ async fn clear_leftovers(repositories: &Repositories, tagger: &TaggerConfig) {
             Ok(cleared) => tracing::warn!(?cleared, "removed the lock files of an earlier server"),
             Err(error) => tracing::warn!(path = %path.display(), %error, "looking for lock files"),
         }
-        release_kept(&path);
+        release_kept(store, &path).await;
     }
 }
 
-/// No build runs when the server starts: what an interrupted one kept from being collected is free again.
-fn release_kept(repository: &Path) {
+/// What builds keep from being collected is kept as long as their records, and not longer.
+async fn release_kept(store: &Store, repository: &Path) {
     let kept = refs::kept(repository).unwrap_or_else(|error| {
         tracing::warn!(path = %repository.display(), %error, "looking for the hidden refs of builds");
         Vec::new()
     });
     for (build, _) in kept {
-        if let Err(error) = refs::release(repository, &build) {
+        // a store that does not answer lets nothing go
+        if let Ok(None) = store.build(&build).await
+            && let Err(error) = refs::release(repository, &build)
+        {
             tracing::warn!(%build, %error, "the build's hidden ref stays");
         }
     }

@@ -3,10 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
 
 use super::super::control::OnDisk;
 use super::house::Surroundings;
-use crate::admin;
+use crate::admin::{self, Work};
 use crate::audit::Trail;
 use crate::buildkit::{Address, Endpoint, Tls};
 use crate::config::{self, BuilderAddress, Config};
@@ -14,9 +17,9 @@ use crate::doctor;
 use crate::engine::{self, EngineConfig};
 use crate::error::Report;
 use crate::housekeeping;
-use crate::jobs::Capacity;
 use crate::jobs::queue::Limits;
-use crate::model::ImagePrefix;
+use crate::jobs::{Capacity, Pushes};
+use crate::model::{Actor, App, Build, BuildPlan, ImagePrefix};
 use crate::receive::{self, ReceiveConfig, Repositories};
 use crate::registry::RegistryConfig;
 use crate::solve::BuilderConfig;
@@ -152,7 +155,7 @@ pub fn ssh(config: &Config) -> ssh::Config {
         keepalive_max: count(limits.keepalive_count),
         idle: limits.idle,
         output_stall: limits.output_stall,
-        drain: limits.drain,
+        drain: limits.drain.min(config.shutdown_grace),
         ..ssh::Config::default()
     }
 }
@@ -167,6 +170,7 @@ pub fn capacity(config: &Config) -> Capacity {
         },
         keep_builds_per_app: config.keep_builds_per_app,
         build: config.limits.build,
+        silence: config.limits.silence,
         heartbeat: config.heartbeat,
     }
 }
@@ -212,6 +216,34 @@ pub fn housekeeping(config: &Config, around: &Surroundings, runtime_dir: &Path) 
     }
 }
 
-pub fn admin(prefix: ImagePrefix, repositories: Repositories, trail: Trail) -> admin::Context {
-    admin::Context { prefix: Some(prefix), repositories: Arc::new(OnDisk(repositories)), work: None, trail }
+/// How long builds may go on when the server is told to stop; what they have to say to their pushers takes the rest.
+pub fn grace(config: &Config) -> Duration {
+    let whole = config.shutdown_grace;
+    whole.saturating_sub(Duration::from_secs(5).min(whole / 4))
+}
+
+pub fn admin(
+    prefix: ImagePrefix,
+    repositories: Repositories,
+    trail: Trail,
+    pushes: Pushes,
+) -> admin::Context {
+    let work: Option<Arc<dyn Work>> = Some(Arc::new(Builds(pushes)));
+    admin::Context { prefix: Some(prefix), repositories: Arc::new(OnDisk(repositories)), work, trail }
+}
+
+/// The builds, as `admin` asks of them.
+struct Builds(Pushes);
+
+#[async_trait]
+impl Work for Builds {
+    async fn cancel(&self, build: &Build, by: &Actor) -> Result<Build, Report> {
+        self.0.cancel(build, by).await
+    }
+    async fn retry(&self, build: &Build, by: &Actor) -> Result<Build, Report> {
+        self.0.retry(build, by).await
+    }
+    async fn plan(&self, app: &App, what: &str) -> Result<BuildPlan, Report> {
+        self.0.plan(app, what).await
+    }
 }

@@ -241,7 +241,12 @@ async fn connection(
         heard.read_to_string(&mut text).await.unwrap();
         text
     });
-    let io = GitIo { stdin: Box::new(stdin), stdout: Box::new(stdout), stderr: Box::new(stderr) };
+    let io = GitIo {
+        gone: Default::default(),
+        stdin: Box::new(stdin),
+        stdout: Box::new(stdout),
+        stderr: Box::new(stderr),
+    };
     let status = receiver.serve(request, io).await;
     let stderr = listening.await.unwrap();
     let _ = sender.send(Served { status, stderr });
