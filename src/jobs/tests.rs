@@ -11,10 +11,8 @@ use crate::error::Kind;
 use crate::event::BuildEvent;
 use crate::model::{Actor, App, Build, BuildState, Publication, Push, PushOptions, RefUpdate, Sha, Visible};
 use crate::receive::{PushHandler as _, PushOutput, RefAnswer};
-use crate::registry::{Registry, RegistryConfig};
 use crate::store::BuildFilter;
-use crate::tag::TaggerConfig;
-use crate::tag::testing::Repository;
+use crate::tag::testing::{Repository, tagger};
 use crate::tag::tests::FakeRegistry;
 
 type Verdict = Result<(), Failure>;
@@ -58,7 +56,7 @@ impl Stages for Told {
             build: job.build.clone(),
             image: format!("{}/shop", self.host).parse().unwrap(),
             index: crate::model::Digest::of(&index_bytes),
-            media_type: crate::registry::INDEX.to_owned(),
+            media_type: "application/vnd.oci.image.index.v1+json".to_owned(),
             index_bytes,
             tags,
             unshared: 1,
@@ -121,8 +119,7 @@ async fn server(
     repository: &Repository,
     capacity: Capacity,
 ) -> (Arc<Told>, Pushes) {
-    let registry = Registry::new(RegistryConfig::default()).unwrap();
-    let tagger = Tagger::new(store.clone(), registry, TaggerConfig::new(repository.git.program.clone()));
+    let tagger = tagger(store, &repository.git);
     let stages = Arc::new(Told { host: fake.host.clone(), ..Told::default() });
     let path: PathBuf = repository.path.clone();
     tagger.recover(|_| path.clone()).await.unwrap();

@@ -5,8 +5,16 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use super::Git;
+use super::{Git, Tagger, TaggerConfig};
 use crate::model::Sha;
+use crate::registry::{Registry, RegistryConfig};
+use crate::store::Store;
+
+/// A tagger as a server makes it, in front of any registry.
+pub fn tagger(store: &Store, git: &Git) -> Tagger {
+    let registry = Registry::new(RegistryConfig::default()).unwrap();
+    Tagger::new(store.clone(), registry, TaggerConfig::new(git.program.clone()))
+}
 
 /// A bare repository that goes with its value.
 pub struct Repository {

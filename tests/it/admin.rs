@@ -256,37 +256,41 @@ fn settings_of_an_app() {
     insta::assert_snapshot!(
         home.run("apps set shop platforms=linux/amd64,linux/arm/v7 build-tags=true main-branch=trunk build-arg.V=1,2"),
         @r"
-        app          shop
-        image        127.0.0.1:5000/shop
-        users        -
-        main-branch  trunk
-        branches     -
-        build-tags   true
-        platforms    linux/amd64,linux/arm/v7
-        tags         -
-        build-args   V=1,2
-        labels       -
-        compression  gzip
-        dockerfile   -
-        context      -
-        target       -
+        app              shop
+        image            127.0.0.1:5000/shop
+        users            -
+        main-branch      trunk
+        branches         -
+        build-tags       true
+        platforms        linux/amd64,linux/arm/v7
+        tags             -
+        build-args       V=1,2
+        labels           -
+        compression      gzip
+        dockerfile       -
+        context          -
+        target           -
+        build-timeout    -
+        silence-timeout  -
         "
     );
     insta::assert_snapshot!(home.run("apps set shop platforms= build-arg.V="), @r"
-    app          shop
-    image        127.0.0.1:5000/shop
-    users        -
-    main-branch  trunk
-    branches     -
-    build-tags   true
-    platforms    -
-    tags         -
-    build-args   -
-    labels       -
-    compression  gzip
-    dockerfile   -
-    context      -
-    target       -
+    app              shop
+    image            127.0.0.1:5000/shop
+    users            -
+    main-branch      trunk
+    branches         -
+    build-tags       true
+    platforms        -
+    tags             -
+    build-args       -
+    labels           -
+    compression      gzip
+    dockerfile       -
+    context          -
+    target           -
+    build-timeout    -
+    silence-timeout  -
     ");
     insta::assert_snapshot!(home.run("apps set shop platfroms=linux/amd64"), @r"
     error: platfroms: unknown setting
