@@ -19,6 +19,7 @@ use crate::model::{
 use crate::store::{BuildFilter, Store, StoreError};
 
 mod follow;
+mod import;
 mod keys;
 pub mod lock;
 mod logins;
@@ -31,6 +32,7 @@ mod users;
 mod work;
 
 pub use follow::{Follow, Step};
+pub use import::KeySource;
 pub use lock::DataLock;
 pub use ready::{Ready, ReadyFile};
 pub use rights::Caller;
@@ -64,6 +66,12 @@ pub enum Request {
         access: Access,
         text: String,
         name: Option<String>,
+    },
+    /// `inside` lets private addresses through.
+    ImportKeys {
+        user: UserName,
+        from: KeySource,
+        inside: bool,
     },
     ListKeys {
         user: Option<UserName>,
@@ -154,6 +162,7 @@ impl Request {
             | Self::SetRole { .. }
             | Self::AddKeys { .. }
             | Self::AddDeployKey { .. }
+            | Self::ImportKeys { .. }
             | Self::RemoveKey { .. }
             | Self::CreateApp { .. }
             | Self::DestroyApp { .. }
@@ -343,6 +352,9 @@ async fn perform(
         Request::AddKeys { user, text } => Response::KeysAdded(keys::add(store, caller, &user, &text).await?),
         Request::AddDeployKey { app, access, text, name } => {
             Response::KeysAdded(keys::add_deploy(store, Deploy { app, access }, &text, name).await?)
+        }
+        Request::ImportKeys { user, from, inside } => {
+            Response::KeysAdded(import::import(store, &user, &from, inside).await?)
         }
         Request::ListKeys { user } => Response::Keys(keys::list(store, caller, user).await?),
         Request::RemoveKey { fingerprint } => {

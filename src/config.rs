@@ -68,6 +68,10 @@ pub struct Config {
     pub registry_token_hosts: Vec<String>,
     /// Credentials; read when needed, so it may appear later.
     pub docker_config: Option<PathBuf>,
+    /// Public keys of the authorities whose user certificates log in.
+    pub ssh_user_ca_keys: Option<PathBuf>,
+    /// Keys, key ids and serials that log in no more.
+    pub ssh_revoked_keys: Option<PathBuf>,
     /// Images that a Dockerfile's `# syntax=` line may name.
     pub frontends: Vec<String>,
     /// Whom git's children run as when the server is root; 0: as the server. Whether that was asked for.
@@ -204,6 +208,8 @@ pub fn resolve(
         plain_http_hosts: r.hosts("plain_http_hosts")?,
         registry_token_hosts: r.hosts("registry_token_hosts")?,
         docker_config: r.path("docker_config")?,
+        ssh_user_ca_keys: r.path("ssh_user_ca_keys")?,
+        ssh_revoked_keys: r.path("ssh_revoked_keys")?,
         frontends: r.list("frontends")?,
         git_uid: r.count("git_uid")?,
         git_uid_asked: false,

@@ -10,6 +10,7 @@ pub mod keys;
 pub mod line;
 pub mod registry;
 pub mod table;
+pub mod users;
 pub mod whoami;
 
 use std::io;
@@ -25,6 +26,8 @@ use crate::model::UserName;
 /// What can be asked for at every door.
 #[derive(Debug, clap::Subcommand)]
 pub enum Verb {
+    /// Users and what they may do.
+    Users(users::Args),
     /// SSH keys and whose they are.
     Keys(keys::Args),
     /// Apps, their settings, and who may push to them.
@@ -51,6 +54,7 @@ impl Verb {
     /// Does it; the exit status.
     pub async fn run(self, desk: &mut dyn Desk) -> Result<u8, Report> {
         match self {
+            Self::Users(args) => users::run(args, desk).await,
             Self::Keys(args) => keys::run(args, desk).await,
             Self::Apps(args) => apps::run(args, desk).await,
             Self::Builds(args) => builds::run(args, desk).await,

@@ -6,6 +6,7 @@
 
 mod admission;
 mod attempts;
+mod certificate;
 mod command;
 mod connection;
 mod door;
@@ -15,20 +16,24 @@ mod session;
 mod streams;
 mod terminal;
 mod transport;
+mod trust;
 mod verbs;
 mod window;
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use self::certificate::Certified;
 pub use self::host_keys::host_keys;
 pub use self::listener::{Listener, listen};
 pub use self::terminal::Terminal;
+pub use self::trust::TrustFiles;
 pub use crate::receive::request::{GitIo, GitRequest, GitService};
 pub use russh::keys::PrivateKey;
 
@@ -63,6 +68,8 @@ pub struct Config {
     pub window_bytes: u32,
     /// The largest packet that clients may send, in bytes.
     pub max_packet_bytes: u32,
+    /// Whose certificates log in, and which keys and certificates no more.
+    pub trust: TrustFiles,
 }
 
 impl Default for Config {
@@ -81,6 +88,7 @@ impl Default for Config {
             drain: Duration::from_secs(600),
             window_bytes: 16 << 20,
             max_packet_bytes: 32 << 10,
+            trust: TrustFiles::default(),
         }
     }
 }
@@ -100,6 +108,8 @@ pub struct Identity {
     pub user: UserName,
     /// The key that signed.
     pub key: Fingerprint,
+    /// What vouched for the key, when it is not a registered one.
+    pub certificate: Option<Arc<Certified>>,
 }
 
 /// What the door needs to know of the house, and where it hands requests to.
@@ -107,6 +117,9 @@ pub struct Identity {
 pub trait GitHost: Send + Sync + 'static {
     /// Whose key this is; none when it is not registered. The error is a sentence for the log.
     async fn user_of(&self, key: &Fingerprint) -> Result<Option<UserName>, String>;
+
+    /// Whether there is such a user; asked for the principals of certificates. The error is a sentence for the log.
+    async fn has_user(&self, user: &UserName) -> Result<bool, String>;
 
     /// Whether `who` may use `service` on the app. The error is a sentence for the user, and the same one for an app
     /// that is missing and one that is not theirs.
@@ -146,6 +159,8 @@ pub enum Error {
     HostKeyDirectoryExposed { path: PathBuf, mode: u32 },
     #[error("SSH host key {path}: {problem}", path = path.display())]
     HostKey { path: PathBuf, problem: String },
+    #[error("{path}: {problem}", path = path.display())]
+    Trust { path: PathBuf, problem: String },
     #[error("SSH: {0}")]
     Protocol(#[from] russh::Error),
     #[error("SSH: too many keys were offered")]

@@ -70,7 +70,7 @@ pub(super) async fn list(
     })
 }
 
-fn comment(text: &str) -> String {
+pub(super) fn comment(text: &str) -> String {
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
     words.chars().filter(|c| !c.is_control()).take(LIMIT_COMMENT_CHARS).collect()
 }

@@ -27,6 +27,7 @@ fn words(request: &Request) -> Words {
         Request::SetRole { user, role } => to(of("set_role"), &format!("{user} {role}")),
         Request::AddDeployKey { app, access, .. } => to(on("add_deploy_key", app), &access.as_str()),
         Request::AddKeys { user, .. } => to(of("add_keys"), user),
+        Request::ImportKeys { user, from, .. } => to(of("import_keys"), &format!("{user} {from}")),
         Request::ListKeys { user } => {
             Words { target: user.as_ref().map(ToString::to_string), ..of("list_keys") }
         }

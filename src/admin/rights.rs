@@ -119,6 +119,8 @@ enum Needs<'a> {
     Self_(&'a UserName),
     /// To be an administrator; the words finish "only administrators may …".
     Admin(&'static str),
+    /// To be on this machine; the words finish "only the operator of the server may …".
+    Operator(&'static str),
     /// This access to an app, or to be an administrator.
     App(Access, &'a AppName),
     /// This access to a build's app, or to be an administrator.
@@ -130,6 +132,8 @@ fn needs(request: &Request) -> Needs<'_> {
         Request::WhoAmI => Needs::Known,
         Request::ListKeys { .. } | Request::RemoveKey { .. } | Request::ListApps => Needs::User,
         Request::AddKeys { user, .. } => Needs::Self_(user),
+        Request::ImportKeys { inside: true, .. } => Needs::Operator("fetch from private addresses"),
+        Request::ImportKeys { .. } => Needs::Admin("import keys"),
         Request::AddDeployKey { .. } => Needs::Admin("add deploy keys"),
         Request::AddUser { .. }
         | Request::ListUsers
@@ -159,7 +163,13 @@ fn needs(request: &Request) -> Needs<'_> {
 pub(super) async fn admit(store: &Store, caller: &Caller, request: &Request) -> Result<(), Report> {
     let needs = needs(request);
     let (user, certificate) = match caller {
-        Caller::Operator | Caller::User { role: Role::Admin, .. } => return Ok(()),
+        Caller::Operator => return Ok(()),
+        Caller::User { role: Role::Admin, .. } => {
+            return match needs {
+                Needs::Operator(what) => Err(operator_only(what)),
+                _ => Ok(()),
+            };
+        }
         Caller::User { user, role: Role::Member, certificate, .. } => (user, *certificate),
         Caller::DeployKey { app, .. } => {
             return match needs {
@@ -182,6 +192,7 @@ pub(super) async fn admit(store: &Store, caller: &Caller, request: &Request) -> 
         Needs::Self_(whose) if whose == user => Ok(()),
         Needs::Self_(_) => Err(admins_only("register keys of other users")),
         Needs::Admin(what) => Err(admins_only(what)),
+        Needs::Operator(what) => Err(operator_only(what)),
         Needs::App(access, app) => app_access(store, caller, app, access).await.map(drop),
         Needs::Build(access, build) => {
             let build = store.find_build(build, &caller.visible()).await?;
@@ -248,3 +259,11 @@ fn admins_only(what: &str) -> Report {
     Report::new(Kind::Forbidden, format!("only administrators may {what}"))
         .hint("ask one of them; `whoami` says what you are")
 }
+
+fn operator_only(what: &str) -> Report {
+    Report::new(Kind::Forbidden, format!("only the operator of the server may {what}"))
+        .hint("do it with the lemnos command on the server itself")
+}
+
+#[cfg(test)]
+mod tests;

@@ -72,6 +72,8 @@ pub static SETTINGS: &[Setting] = &[
     flagged("plain_http_hosts", "--plain-http", Shape::List, None),
     setting("registry_token_hosts", Shape::List, None),
     setting("docker_config", Shape::Path, None),
+    setting("ssh_user_ca_keys", Shape::Path, None),
+    setting("ssh_revoked_keys", Shape::Path, None),
     setting("frontends", Shape::List, Some("docker.io/docker/dockerfile")),
     setting("frontends_by_digest", Shape::Text, Some("off")),
     setting("base_images", Shape::List, None),

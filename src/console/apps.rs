@@ -52,14 +52,17 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Let a user push to and fetch from an app.
+    /// Let a user push to and fetch from an app, or with --read fetch from it and see its builds only.
     Grant {
         /// The app's name.
         app: String,
-        /// Who: `lemnos keys list` shows the users.
+        /// Who: `lemnos users list` shows the users.
         user: String,
+        /// No pushes.
+        #[arg(long)]
+        read: bool,
     },
-    /// Take a user's grant back.
+    /// Take a user's access back.
     Revoke {
         /// The app's name.
         app: String,
@@ -138,19 +141,21 @@ pub async fn run(args: Args, desk: &mut dyn Desk) -> Result<u8, Report> {
                 other => return Err(unexpected(&other)),
             }
         }
-        Command::Grant { app, user } => {
-            let request = Request::Grant { app: app.parse()?, user: user.parse()?, access: Access::Write };
+        Command::Grant { app, user, read } => {
+            let access = if read { Access::Read } else { Access::Write };
+            let request = Request::Grant { app: app.parse()?, user: user.parse()?, access };
             let already = match desk.execute(request).await? {
                 Response::Granted { changed: true } => "",
                 Response::Granted { changed: false } => " already",
                 other => return Err(unexpected(&other)),
             };
-            print_text(desk, &format!("{user} may push to {app}{already}\n")).await?;
+            let may = if read { "only read" } else { "push to" };
+            print_text(desk, &format!("{user} may {may} {app}{already}\n")).await?;
         }
         Command::Revoke { app, user } => {
             match desk.execute(Request::Revoke { app: app.parse()?, user: user.parse()? }).await? {
                 Response::Revoked => {
-                    print_text(desk, &format!("{user} may no longer push to {app}\n")).await?;
+                    print_text(desk, &format!("{user} has no access to {app} any more\n")).await?;
                 }
                 other => return Err(unexpected(&other)),
             }

@@ -2,9 +2,9 @@
 
 use super::table::{Table, time_text};
 use super::{Desk, Source, print_json, print_text, unexpected};
-use crate::admin::{Request, Response};
+use crate::admin::{KeySource, Request, Response};
 use crate::error::{Kind, Report};
-use crate::model::{UserKey, UserName};
+use crate::model::{Access, UserKey, UserName};
 
 /// A file of public keys is small; what is larger is something else.
 const LIMIT_BYTES: u64 = 1 << 20;
@@ -18,18 +18,46 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Register public keys of a user; the user appears with the first one.
+    ///
+    /// With --app the keys belong to an app in place of a user: deploy keys.
     Add {
-        /// Whose keys they are; one user may have several. Over SSH nobody: yours.
+        /// Whose keys they are; one user may have several. Over SSH nobody: yours. Not with --app.
         user: Option<String>,
         /// A .pub file or lines of authorized_keys; `-` or nothing for standard input. A key itself is taken too.
         file: Vec<String>,
+        /// The keys are nobody's: they fetch this app, and do nothing else.
+        #[arg(long)]
+        app: Option<String>,
+        /// They push to the app as well.
+        #[arg(long, requires = "app")]
+        write: bool,
+        /// What the keys list calls them, in place of their comments.
+        #[arg(long, value_name = "LABEL", requires = "app")]
+        name: Option<String>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Register the keys that a user has published on a forge; again, and only new ones are added.
+    Import {
+        /// Whose keys they are.
+        user: String,
+        /// Their name on github.com.
+        #[arg(long, value_name = "NAME", conflicts_with = "url", required_unless_present = "url")]
+        github: Option<String>,
+        /// A page of public keys, one a line, as GitLab and Gitea have at https://HOST/NAME.keys.
+        #[arg(long)]
+        url: Option<String>,
+        /// Fetch from private addresses too; on the server itself only.
+        #[arg(long)]
+        allow_private: bool,
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
     /// List the keys, of all users or one.
     List {
-        /// Only this user's.
+        /// Only this user's; `deploy:APP` are the deploy keys of an app.
         user: Option<String>,
         /// Print JSON.
         #[arg(long)]
@@ -48,14 +76,24 @@ enum Command {
 pub async fn run(args: Args, desk: &mut dyn Desk) -> Result<u8, Report> {
     let mut asked = None;
     let (request, json) = match args.command {
-        Command::Add { user, file, json } => {
-            let (user, text) = meant(user, file, desk.user())?;
-            let text = match text {
-                Given::Key(text) => text,
-                Given::File(path) => read(Some(&path), desk).await?,
-                Given::Stdin => read(None, desk).await?,
+        Command::Add { user, file, app: Some(app), write, name, json } => {
+            let words: Vec<String> = user.into_iter().chain(file).collect();
+            let given = given(&words, "lemnos keys add --app APP [--write] [FILE]")?;
+            let access = if write { Access::Write } else { Access::Read };
+            let request =
+                Request::AddDeployKey { app: app.parse()?, access, text: text(given, desk).await?, name };
+            (request, json)
+        }
+        Command::Add { user, file, json, .. } => {
+            let (user, given) = meant(user, file, desk.user())?;
+            (Request::AddKeys { user, text: text(given, desk).await? }, json)
+        }
+        Command::Import { user, github, url, allow_private, json } => {
+            let from = match github {
+                Some(name) => KeySource::Github(name),
+                None => KeySource::Url(url.unwrap_or_default()),
             };
-            (Request::AddKeys { user, text }, json)
+            (Request::ImportKeys { user: user.parse()?, from, inside: allow_private }, json)
         }
         Command::List { user, json } => {
             asked.clone_from(&user);
@@ -109,18 +147,28 @@ fn meant(
             return Err(Report::user("nobody is named whose key it is").hint("lemnos keys add USER FILE"));
         }
     };
-    let given = match words.as_slice() {
+    Ok((user, given(&words, "lemnos keys add USER FILE")?))
+}
+
+/// Understands `[FILE | - | KEY]`.
+fn given(words: &[String], usage: &str) -> Result<Given, Report> {
+    Ok(match words {
         [] => Given::Stdin,
         [only] if only == "-" => Given::Stdin,
         words if is_key(words) => Given::Key(words.join(" ")),
         [only] => Given::File(only.clone()),
         [_, more, ..] => {
-            return Err(
-                Report::user(format!("{more:?} is one word too many")).hint("lemnos keys add USER FILE")
-            );
+            return Err(Report::user(format!("{more:?} is one word too many")).hint(usage));
         }
-    };
-    Ok((user, given))
+    })
+}
+
+async fn text(given: Given, desk: &mut dyn Desk) -> Result<String, Report> {
+    match given {
+        Given::Key(text) => Ok(text),
+        Given::File(path) => read(Some(&path), desk).await,
+        Given::Stdin => read(None, desk).await,
+    }
 }
 
 /// Whether these words are a public key: its type, then base64, in one word or several.
@@ -159,9 +207,17 @@ fn cannot_read(name: &str, cause: &std::io::Error) -> Report {
 fn added(keys: &[(UserKey, bool)]) -> String {
     let line = |(key, new): &(UserKey, bool)| {
         let what = if *new { "Added" } else { "Known already:" };
-        format!("{what} {} for {}{}\n", key.fingerprint, key.user, comment(key))
+        format!("{what} {} for {}{}\n", key.fingerprint, whose(key), comment(key))
     };
     keys.iter().map(line).collect()
+}
+
+/// The user, or the app and what the key may do with it.
+fn whose(key: &UserKey) -> String {
+    match &key.deploy {
+        Some(deploy) => format!("{} ({})", key.user, deploy.access),
+        None => key.user.to_string(),
+    }
 }
 
 fn comment(key: &UserKey) -> String {
@@ -177,12 +233,15 @@ fn table(keys: &[UserKey], asked: Option<&str>, width: Option<usize>) -> String 
     for key in keys {
         let algorithm = key.public_key.split(' ').next().unwrap_or_default().to_owned();
         let added = time_text(key.added_at_ms);
-        table.row([key.user.to_string(), key.fingerprint.to_string(), algorithm, added, key.comment.clone()]);
+        table.row([whose(key), key.fingerprint.to_string(), algorithm, added, key.comment.clone()]);
     }
     table.to_string()
 }
 
 fn removed(key: &UserKey, left: usize) -> String {
+    if key.deploy.is_some() {
+        return format!("Removed {} of {}{}\n", key.fingerprint, key.user, comment(key));
+    }
     let rest = match left {
         0 => format!("; {} has no key left, their grants stay", key.user),
         1 => format!("; {} has 1 key left", key.user),

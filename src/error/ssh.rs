@@ -36,6 +36,9 @@ impl From<Error> for Report {
                 "put back the OpenSSH private key that was there, or remove {} to have a new one made: clients will then see a changed host key",
                 path.display()
             )),
+            Error::Trust { .. } => Report::user(message).hint(
+                "correct the file, or take ssh_user_ca_keys or ssh_revoked_keys out of the configuration: without it nobody could be told from those who were revoked",
+            ),
             Error::Protocol(_) | Error::TooManyAttempts => Report::internal(message),
         }
     }

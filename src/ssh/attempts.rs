@@ -6,6 +6,7 @@ use std::fmt::Write;
 
 use russh::keys::{Algorithm, HashAlg, PublicKey};
 
+use super::certificate::Unfit;
 use crate::model::Fingerprint;
 
 /// Shorter than an OpenSSH client's log line, which would be cut.
@@ -21,7 +22,11 @@ pub(super) enum Useless {
     /// The key may be good; its signature would not be.
     Sha1,
     Kind,
-    /// The store did not answer.
+    /// The operator has revoked it.
+    Revoked,
+    /// A certificate that opens nothing.
+    Certificate(Unfit),
+    /// The store, or a file of trust, did not answer.
     LookupFailed,
 }
 
@@ -33,6 +38,8 @@ impl Useless {
             Self::RsaSize(_) => "rsa-size",
             Self::Sha1 => "sha1-signature",
             Self::Kind => "key-kind",
+            Self::Revoked => "revoked-key",
+            Self::Certificate(_) => "certificate",
             Self::LookupFailed => "lookup-failed",
         }
     }
@@ -93,7 +100,7 @@ impl Attempts {
     pub(super) fn refuse(&mut self, key: Option<Fingerprint>, algorithm: &Algorithm, why: Useless) {
         self.refusals += 1;
         if let Some(key) = key
-            && !self.refused.iter().any(|(known, ..)| *known == key)
+            && !self.refused.iter().any(|(known, _, other)| *known == key && *other == why)
         {
             self.refused.push((key, algorithm.to_string(), why));
         }
@@ -125,6 +132,8 @@ impl Attempts {
                 }
                 Useless::Sha1 => format!("  {key} (the client signs with SHA-1: rsa-sha2-256 is needed)\n"),
                 Useless::Kind => format!("  {key} ({algorithm} keys are not taken)\n"),
+                Useless::Revoked => format!("  {key} (revoked)\n"),
+                Useless::Certificate(unfit) => format!("  {key} (the certificate is not taken: {unfit})\n"),
                 Useless::LookupFailed => format!("  {key} (could not be looked up, try again later)\n"),
             };
             if text.len() + line.len() + reserved > MAX_TEXT_BYTES {

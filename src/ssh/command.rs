@@ -42,6 +42,8 @@ pub(super) enum Refused {
     Option(String),
     #[error("{0:?} is no app name: there are no home directories here, leave out the '~'")]
     Home(String),
+    #[error("the certificate that you logged in with allows one other command only")]
+    Forced { git: bool },
     #[error("{given:?} is no app name: {allowed}")]
     Name { given: String, allowed: &'static str },
 }
@@ -49,7 +51,14 @@ pub(super) enum Refused {
 impl Refused {
     /// Whether the client asked for git at all, so that the answer is in git's own words.
     pub(super) fn is_git(&self) -> bool {
-        matches!(self, Self::Arguments(_) | Self::Option(_) | Self::Home(_) | Self::Name { .. })
+        matches!(
+            self,
+            Self::Arguments(_)
+                | Self::Option(_)
+                | Self::Home(_)
+                | Self::Name { .. }
+                | Self::Forced { git: true }
+        )
     }
 }
 

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use russh::keys::{Algorithm, PublicKey};
+use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey};
 use russh::server::{
     Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey,
 };
@@ -16,13 +16,14 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::attempts::{self, Attempts, Useless};
+use super::certificate::{Certified, Unfit};
 use super::command;
 use super::listener::House;
 use super::session::{Caller, Waiting};
 use super::window::Window;
-use super::{Error, Identity, transport};
+use super::{Error, Identity, certificate, transport};
 use crate::audit::{self, Event, Who};
-use crate::model::Fingerprint;
+use crate::model::{Fingerprint, UserName};
 
 /// Offers of known keys without a signature cost nothing but a lookup; no client needs this many.
 const MAX_OFFERS: usize = 64;
@@ -77,24 +78,71 @@ impl Door {
         let fingerprint = attempts::fingerprint(key).ok_or((None, Useless::Kind))?;
         let useless = |why| (Some(fingerprint.clone()), why);
         attempts::acceptable(key, algorithm).map_err(useless)?;
-        match self.house.host.user_of(&fingerprint).await {
-            Ok(Some(user)) => Ok(Identity { user, key: fingerprint.clone() }),
-            Ok(None) => Err(useless(Useless::Unknown)),
-            Err(e) => {
-                tracing::error!(peer = %self.peer, key = %fingerprint, "looking up a key: {e}");
-                Err(useless(Useless::LookupFailed))
-            }
+        let failed = |e: String| {
+            tracing::error!(peer = %self.peer, key = %fingerprint, "looking up a key: {e}");
+            useless(Useless::LookupFailed)
+        };
+        let trust = self.house.config.trust.read().await.map_err(|e| failed(e.to_string()))?;
+        if trust.revokes_key(&fingerprint) {
+            return Err(useless(Useless::Revoked));
+        }
+        match self.house.host.user_of(&fingerprint).await.map_err(failed)? {
+            Some(user) => Ok(Identity { user, key: fingerprint.clone(), certificate: None }),
+            None => Err(useless(Useless::Unknown)),
         }
     }
 
+    /// Whose certificate this is. russh has seen the signature of its key.
+    async fn certified(
+        &self,
+        ssh_user: &str,
+        certificate: &Certificate,
+    ) -> Result<(Identity, Arc<Certified>), Useless> {
+        let failed = |e: String| {
+            tracing::error!(peer = %self.peer, "judging a certificate: {e}");
+            Useless::LookupFailed
+        };
+        let certified = Certified::read(certificate).map_err(Useless::Certificate)?;
+        let trust = self.house.config.trust.read().await.map_err(|e| failed(e.to_string()))?;
+        certified.judge(&trust, certificate::now_s(), self.peer.ip()).map_err(Useless::Certificate)?;
+        let mut users: Vec<UserName> = Vec::new();
+        for name in &certified.principals {
+            let Ok(name) = name.parse::<UserName>() else { continue };
+            if !users.contains(&name) && self.house.host.has_user(&name).await.map_err(failed)? {
+                users.push(name);
+            }
+        }
+        // the name before the @ chooses among the principals; where it is none of them, like `git`, there must be one
+        let chosen = users.iter().position(|user| user.as_str() == ssh_user);
+        let user = match (chosen, users.len()) {
+            (Some(index), _) => users.swap_remove(index),
+            (None, 1) => users.swap_remove(0),
+            (None, 0) => return Err(Useless::Certificate(Unfit::Nobody)),
+            (None, _) => return Err(Useless::Certificate(Unfit::Ambiguous)),
+        };
+        let certified = Arc::new(certified);
+        let who = Identity { user, key: certified.key.clone(), certificate: Some(certified.clone()) };
+        Ok((who, certified))
+    }
+
     /// Refuses a key. When no more are tried, only the round that tells why is left.
-    fn refuse(&mut self, key: Option<Fingerprint>, algorithm: &Algorithm, why: Useless) -> Auth {
+    fn refuse(
+        &mut self,
+        key: Option<Fingerprint>,
+        algorithm: &Algorithm,
+        why: Useless,
+        detail: Option<String>,
+    ) -> Auth {
         let event = Event::LoginRefused {
             ssh_user: self.attempts.ssh_user().to_owned(),
             algorithm: algorithm.to_string(),
             reason: why.reason().to_owned(),
         };
-        self.house.trail.note(audit::entry(Who::Anonymous, event).key(key.clone()).peer(self.peer));
+        let entry = audit::entry(Who::Anonymous, event).key(key.clone()).peer(self.peer);
+        self.house.trail.note(match detail {
+            Some(detail) => entry.detail(detail),
+            None => entry,
+        });
         self.attempts.refuse(key, algorithm, why);
         let mut methods = transport::methods();
         if self.attempts.refusals() >= self.house.config.max_auth_tries {
@@ -149,7 +197,9 @@ impl Handler for Door {
         }
         match self.owner(offer.public_key, offer.algorithm).await {
             Ok(_) => Ok(Auth::Accept),
-            Err((key, why)) => Ok(self.refuse(key, offer.algorithm, why)),
+            // russh does not say whether a certificate came with it: whoever signs with it is asked again
+            Err((_, Useless::Unknown)) if self.house.config.trust.authorities.is_some() => Ok(Auth::Accept),
+            Err((key, why)) => Ok(self.refuse(key, offer.algorithm, why, None)),
         }
     }
 
@@ -163,7 +213,37 @@ impl Handler for Door {
                 self.who = Some(who);
                 Ok(Auth::Accept)
             }
-            Err((fingerprint, why)) => Ok(self.refuse(fingerprint, key.algorithm, why)),
+            Err((fingerprint, why)) => Ok(self.refuse(fingerprint, key.algorithm, why, None)),
+        }
+    }
+
+    /// russh has verified the signatures of the client and of the authority, but not whose authority that is, nor what the
+    /// certificate says. The algorithm that the client signed with was looked at when the key was offered.
+    async fn auth_openssh_certificate(
+        &mut self,
+        user: &str,
+        certificate: &Certificate,
+    ) -> Result<Auth, Error> {
+        self.attempts.by(user);
+        let algorithm = certificate.algorithm();
+        match self.certified(user, certificate).await {
+            Ok((who, certified)) => {
+                let event = Event::LoggedIn { algorithm: algorithm.to_certificate_type() };
+                let entry = audit::entry(Who::of(&who.user), event).key(who.key.clone()).peer(self.peer);
+                self.house.trail.note(entry.detail(certified.about()));
+                self.who = Some(who);
+                Ok(Auth::Accept)
+            }
+            Err(why) => {
+                let key = PublicKey::new(certificate.public_key().clone(), "");
+                let authority = certificate.signature_key().fingerprint(HashAlg::Sha256);
+                let (id, serial) = (certificate.key_id(), certificate.serial());
+                let mut detail = format!("certificate {id:?}, serial {serial}, of {authority}");
+                if let Useless::Certificate(unfit) = &why {
+                    detail = format!("{unfit}: {detail}");
+                }
+                Ok(self.refuse(attempts::fingerprint(&key), &algorithm, why, Some(detail)))
+            }
         }
     }
 

@@ -19,7 +19,7 @@ use super::listener::House;
 use super::streams::{self, Chunk, Gauge, Inlet, Output, Stdin, Stream, WhenGone};
 use super::terminal::{self, Terminal};
 use super::verbs::Ends;
-use super::{GitIo, GitRequest, GitService, Identity};
+use super::{GitIo, GitRequest, GitService, Identity, certificate};
 use crate::audit::{self, Entry, Event, Who};
 use crate::model::{App, AppName};
 
@@ -29,6 +29,8 @@ pub(super) const QUEUE: usize = 32;
 const MAX_TEXT_BYTES: usize = 2000;
 /// Exit status of a git request that was refused.
 const REFUSED: u32 = 1;
+/// Exit status of a verb that may not be asked for any more, as the command line has it.
+const FORBIDDEN: u32 = 4;
 /// Exit status of a command that is none, as `error` has it for wrong input.
 const MISTYPED: u32 = 2;
 /// Exit status when serving was cut off, as of a process ended by SIGTERM.
@@ -206,7 +208,7 @@ impl Caller {
         let house = Arc::clone(&self.house);
         house.tasks.spawn(async move {
             let _open = open;
-            let status = match asked {
+            let status = match asked.and_then(|command| self.allowed(command)) {
                 Ok(Command::Git { service, app }) => match self.admit(service, &app).await {
                     Ok(app) => {
                         self.git(&client, GitRequest { protocol, ..self.request(service, app) }, stdin).await
@@ -221,7 +223,17 @@ impl Caller {
                 },
                 Ok(Command::Verb(words)) => {
                     let terminal = color.map(|color| Terminal { columns: columns.subscribe(), color });
-                    self.verb(&client, words, Ends { stdin, terminal, interrupted }).await
+                    match self.still().await {
+                        Ok(()) => self.verb(&client, words, Ends { stdin, terminal, interrupted }).await,
+                        Err(reason) => {
+                            let text = format!("error: {reason}\n");
+                            self.note(Event::RequestRefused { service: None, reason }, |entry| entry);
+                            client
+                                .say(color.is_some(), Chunk { stream: Stream::Stderr, data: text.into() })
+                                .await;
+                            FORBIDDEN
+                        }
+                    }
                 }
                 Err(refused) => {
                     let event = Event::RequestRefused { service: None, reason: refused.to_string() };
@@ -237,6 +249,10 @@ impl Caller {
     fn note(&self, event: Event, more: impl FnOnce(Entry) -> Entry) {
         let actor = Who::of(&self.who.user);
         let entry = audit::entry(actor, event).key(self.who.key.clone()).peer(self.peer);
+        let entry = match &self.who.certificate {
+            Some(certificate) => entry.detail(certificate.about()),
+            None => entry,
+        };
         self.house.trail.note(more(entry));
     }
 
@@ -245,15 +261,43 @@ impl Caller {
         if self.house.shutdown.is_cancelled() {
             return Err("the server is stopping: try again in a moment".to_owned());
         }
-        match self.house.host.user_of(&self.who.key).await {
-            Ok(Some(user)) if user == self.who.user => {}
-            Ok(_) => return Err(format!("the key {} is no longer registered", self.who.key)),
-            Err(e) => {
-                tracing::error!(peer = %self.peer, key = %self.who.key, "looking up a key: {e}");
-                return Err("the server cannot look up keys at the moment: try again later".to_owned());
-            }
-        }
+        self.still().await?;
         self.house.host.authorize(&self.who, app, service).await
+    }
+
+    /// Whether what opened the connection still would: asked again at each request.
+    pub(super) async fn still(&self) -> Result<(), String> {
+        let failed = |e: String| {
+            tracing::error!(peer = %self.peer, key = %self.who.key, "looking up a key: {e}");
+            "the server cannot look up keys at the moment: try again later".to_owned()
+        };
+        let trust = self.house.config.trust.read().await.map_err(|e| failed(e.to_string()))?;
+        let Some(certificate) = &self.who.certificate else {
+            if trust.revokes_key(&self.who.key) {
+                return Err(format!("the key {} is revoked", self.who.key));
+            }
+            return match self.house.host.user_of(&self.who.key).await.map_err(failed)? {
+                Some(user) if user == self.who.user => Ok(()),
+                _ => Err(format!("the key {} is no longer registered", self.who.key)),
+            };
+        };
+        certificate.judge(&trust, certificate::now_s(), self.peer.ip()).map_err(|unfit| {
+            format!("the certificate that you logged in with is not taken any more: {unfit}")
+        })?;
+        if self.house.host.has_user(&self.who.user).await.map_err(failed)? {
+            return Ok(());
+        }
+        Err(format!("there is no user {} any more", self.who.user))
+    }
+
+    /// A certificate may allow one command only.
+    fn allowed(&self, command: Command) -> Result<Command, Refused> {
+        match &self.who.certificate {
+            Some(certificate) if !certificate.allows(&command) => {
+                Err(Refused::Forced { git: matches!(command, Command::Git { .. }) })
+            }
+            _ => Ok(command),
+        }
     }
 
     fn request(&self, service: GitService, app: App) -> GitRequest {

@@ -139,6 +139,56 @@ fn keys_without_a_server() {
 }
 
 #[test]
+fn users_deploy_keys_and_grants_to_read() {
+    let home = Home::new();
+    insta::assert_snapshot!(home.run("users add ann --admin"), @r"
+    Added ann, an admin
+      lemnos keys add ann FILE
+    ");
+    insta::assert_snapshot!(home.run("users add ann"), @r"
+    error: there is a user ann already
+    hint: `lemnos users role ann admin|member` changes what they may do
+    exit 5
+    ");
+    home.run("keys add bob bob.pub");
+    home.run("apps create shop");
+    insta::assert_snapshot!(home.run("apps grant shop bob --read"), @r"bob may only read shop");
+    insta::assert_snapshot!(home.run("apps grant shop bob --read"), @r"bob may only read shop already");
+    insta::assert_snapshot!(home.run("keys add --app shop --write --name ci ann.pub"), @r"Added SHA256:7TvMabxLmq7dUiszEhii8VWzAJ4CVIZ018qUNc/7zxg for deploy:shop (write) (ci)");
+    insta::assert_snapshot!(home.run("keys add --app shop ann ann.pub"), @r#"
+    error: "ann.pub" is one word too many
+    hint: lemnos keys add --app APP [--write] [FILE]
+    exit 2
+    "#);
+    insta::assert_snapshot!(home.run("keys add ann ann.pub"), @r"
+    error: key SHA256:7TvMabxLmq7dUiszEhii8VWzAJ4CVIZ018qUNc/7zxg belongs to user deploy:shop already
+    hint: a key says who pushes, so it has one user: remove it from deploy:shop first (`lemnos keys remove SHA256:7TvMabxLmq7dUiszEhii8VWzAJ4CVIZ018qUNc/7zxg`), or add another key
+    exit 5
+    ");
+    insta::assert_snapshot!(home.run("keys list deploy:shop"), @r"
+    USER                 FINGERPRINT                                         TYPE         ADDED                COMMENT
+    deploy:shop (write)  SHA256:7TvMabxLmq7dUiszEhii8VWzAJ4CVIZ018qUNc/7zxg  ssh-ed25519  T------------------  ci
+    ");
+    insta::assert_snapshot!(home.run("users list"), @r"
+    USER  ROLE    KEYS  SINCE                APPS
+    ann   admin   0     T------------------  all
+    bob   member  1     T------------------  shop
+    ");
+    insta::assert_snapshot!(home.run("users role ann member"), @r"ann is a member");
+    insta::assert_snapshot!(home.run("users role ann king"), @r#"
+    error: "king" is not a valid role
+    hint: admin or member
+    exit 2
+    "#);
+    insta::assert_snapshot!(home.run("users remove bob"), @r"Removed bob with 1 key and 1 grant");
+    insta::assert_snapshot!(home.run("keys import ann --url https://169.254.169.254/latest"), @r#"
+    error: "https://169.254.169.254/latest" cannot be fetched: 169.254.169.254 is no public address
+    hint: give a page of public keys, as in https://gitlab.example.com/NAME.keys
+    exit 2
+    "#);
+}
+
+#[test]
 fn keys_that_cannot_be_read() {
     let home = Home::new();
     insta::assert_snapshot!(home.run("keys add ann absent.pub"), @r"
@@ -221,13 +271,13 @@ fn apps_without_a_server() {
     let app = home.json("apps show shop --json");
     assert_eq!(app, home.json("apps list --json")[0]);
     assert_eq!((&app["name"], &app["image"]), (&"shop".into(), &"127.0.0.1:5000/shop".into()));
-    assert_eq!(app["users"], serde_json::json!(["ann"]));
+    assert_eq!(app["users"], serde_json::json!([{"user": "ann", "access": "write"}]));
     let repository = home.data().join(format!("repositories/{}.git", app["id"].as_str().unwrap()));
     assert!(repository.join("HEAD").exists());
-    insta::assert_snapshot!(home.run("apps revoke shop ann"), @r"ann may no longer push to shop");
+    insta::assert_snapshot!(home.run("apps revoke shop ann"), @r"ann has no access to shop any more");
     insta::assert_snapshot!(home.run("apps revoke shop ann"), @r"
     error: user ann has no grant on app shop
-    hint: `lemnos apps show shop` shows who may push
+    hint: `lemnos apps show shop` shows who may use it
     exit 3
     ");
     insta::assert_snapshot!(home.run("apps destroy shop"), @r"

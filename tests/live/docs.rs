@@ -58,6 +58,18 @@ const COMMANDS: &[(&str, Run)] = &[
     ),
     ("lemnos registry list", Shows(&["lemnos registry login"])),
     ("lemnos registry logout ghcr.io/acme --app shop", Elsewhere("tests/live/credentials.rs logs out")),
+    ("lemnos users add grace --admin", Shows(&["Added grace, an admin"])),
+    ("lemnos users list", Shows(&["grace", "admin", "all"])),
+    ("lemnos users role grace member", Shows(&["grace is a member"])),
+    ("lemnos apps grant shop grace --read", Shows(&["grace may only read shop"])),
+    ("lemnos users remove grace", Shows(&["Removed grace with 0 keys and 1 grant"])),
+    ("lemnos keys add --app shop --write --name ci ci.pub", Shows(&["for deploy:shop (write) (ci)"])),
+    (
+        "lemnos keys import ada --github ada",
+        Elsewhere("asks github.com; src/admin/import/tests.rs asks a server of its own"),
+    ),
+    ("lemnos keys import ada --url https://gitlab.example.com/ada.keys", Elsewhere("as above")),
+    ("lemnos users add", Elsewhere("a mention; run with its user above")),
     ("lemnos keys list", Shows(&["FINGERPRINT", "ada"])),
     ("lemnos apps create shop", Shows(&["Created app shop", "git remote add builder"])),
     ("lemnos apps grant shop \"$USER\"", Shows(&["ada may push to shop"])),
@@ -216,7 +228,7 @@ impl Reader {
         std::fs::create_dir_all(reader.at(".ssh")).unwrap();
         std::fs::create_dir_all(reader.at("shop")).unwrap();
         reader.prepare("ssh-keygen -q -t ed25519 -N '' -C ada -f ~/.ssh/id_ed25519");
-        reader.prepare("cp ~/.ssh/id_ed25519.pub ada.pub");
+        reader.prepare("cp ~/.ssh/id_ed25519.pub ada.pub && ssh-keygen -q -t ed25519 -N '' -C ci -f ci");
         std::fs::write(
             reader.at("shop/Dockerfile"),
             "FROM busybox\nCOPY greeting /greeting\nRUN uname -m > /machine\n",

@@ -22,7 +22,10 @@ pub struct Host {
 impl Host {
     /// Who the other end of a connection is at this moment; none when what they logged in with counts no more.
     pub async fn caller(&self, who: &Identity) -> Result<Option<Caller>, Report> {
-        let caller = Caller::of_key(&self.store, &who.key).await?;
+        let caller = match who.certificate {
+            Some(_) => Caller::of_certificate(&self.store, &who.user, &who.key).await?,
+            None => Caller::of_key(&self.store, &who.key).await?,
+        };
         // a key that changed hands during the connection is another one's now
         Ok(caller.filter(|caller| caller.name().as_ref() == Some(&who.user)))
     }
@@ -41,6 +44,10 @@ impl GitHost for Host {
     async fn user_of(&self, key: &Fingerprint) -> Result<Option<UserName>, String> {
         let caller = Caller::of_key(&self.store, key).await.map_err(|e| e.message)?;
         Ok(caller.and_then(|caller| caller.name()))
+    }
+
+    async fn has_user(&self, user: &UserName) -> Result<bool, String> {
+        Ok(self.store.user(user).await.map_err(|e| e.to_string())?.is_some())
     }
 
     async fn authorize(&self, who: &Identity, app: &AppName, service: GitService) -> Result<App, String> {

@@ -208,7 +208,7 @@ async fn doors(
 
     // before the doors open: nobody moves a ref yet
     pushes.recover().await?;
-    let ssh = ssh::listen(config.ssh).await?;
+    let (ssh_config, ssh) = ssh_door(config).await?;
     let http = listen(config.http).await?;
     let http_address = http.local_addr().map_err(|e| Report::internal(format!("the HTTP listener: {e}")))?;
     let host_keys = ssh::host_keys(&config.data_dir.join("ssh"))?;
@@ -236,7 +236,7 @@ async fn doors(
     let (grace, stopping) = (wiring::grace(config), stop.clone());
     let (ssh, ()) = tokio::join!(
         async {
-            let ended = ssh.run(wiring::ssh(config), host_keys, host, trail.clone(), closing.clone()).await;
+            let ended = ssh.run(ssh_config, host_keys, host, trail.clone(), closing.clone()).await;
             // a door that fails closes the house: half a server helps nobody
             closing.cancel();
             ended
@@ -290,6 +290,13 @@ fn pipeline(
         settings: pipeline_settings(config, around, engines),
         failpoints: around.failpoints.clone(),
     }
+}
+
+/// Binds the SSH door, when its files of trust can be read: found out now, not at the first login.
+async fn ssh_door(config: &Config) -> Result<(ssh::Config, ssh::Listener), Report> {
+    let settings = wiring::ssh(config);
+    settings.trust.check().await?;
+    Ok((settings, ssh::listen(config.ssh).await?))
 }
 
 /// What a server that was killed may have left in its repositories: git's lock files and the hidden refs of builds.

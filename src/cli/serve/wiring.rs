@@ -156,6 +156,10 @@ pub fn ssh(config: &Config) -> ssh::Config {
         idle: limits.idle,
         output_stall: limits.output_stall,
         drain: limits.drain.min(config.shutdown_grace),
+        trust: ssh::TrustFiles {
+            authorities: config.ssh_user_ca_keys.clone(),
+            revoked: config.ssh_revoked_keys.clone(),
+        },
         ..ssh::Config::default()
     }
 }

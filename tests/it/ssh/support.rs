@@ -28,6 +28,8 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 #[derive(Default)]
 pub struct Host {
     pub users: Mutex<HashMap<Fingerprint, UserName>>,
+    /// Users that certificates may name.
+    pub people: Mutex<Vec<UserName>>,
     pub requests: Mutex<Vec<GitRequest>>,
     /// What each request came to: the app and the bytes read or written.
     pub served: Mutex<Vec<(String, usize)>>,
@@ -72,6 +74,10 @@ pub fn fingerprint(key: &PublicKey) -> Fingerprint {
 impl GitHost for Host {
     async fn user_of(&self, key: &Fingerprint) -> Result<Option<UserName>, String> {
         Ok(self.users.lock().unwrap().get(key).cloned())
+    }
+
+    async fn has_user(&self, user: &UserName) -> Result<bool, String> {
+        Ok(self.people.lock().unwrap().contains(user))
     }
 
     async fn authorize(&self, who: &Identity, app: &AppName, _: GitService) -> Result<App, String> {
