@@ -13,11 +13,12 @@ use crate::audit::{Filter, Logged, Trail, Verdict};
 use crate::error::{Kind, Report};
 use crate::event::Recorded;
 use crate::model::{
-    Access, App, AppName, AppSettings, Behind, Build, BuildId, BuildPlan, Deploy, Fingerprint, Grant,
-    ImageName, ImagePrefix, RegistryLogin, RegistryPlace, Role, Secret, User, UserKey, UserName,
+    Access, App, AppName, AppSettings, Behind, Build, BuildId, BuildPlan, BuilderStatus, Deploy, Fingerprint,
+    Grant, ImageName, ImagePrefix, RegistryLogin, RegistryPlace, Role, Secret, User, UserKey, UserName,
 };
 use crate::store::{BuildFilter, Store, StoreError};
 
+mod builders;
 mod follow;
 mod import;
 mod keys;
@@ -31,6 +32,7 @@ pub mod socket;
 mod users;
 mod work;
 
+pub use builders::{Builders, BuildersRequest};
 pub use follow::{Follow, Step};
 pub use import::KeySource;
 pub use lock::DataLock;
@@ -151,6 +153,9 @@ pub enum Request {
         wait_ms: u64,
     },
     VerifyAudit,
+    Builders {
+        what: BuildersRequest,
+    },
 }
 
 impl Request {
@@ -185,6 +190,7 @@ impl Request {
             | Self::PlanApp { .. }
             | Self::Audit { .. }
             | Self::VerifyAudit => false,
+            Self::Builders { what } => *what != BuildersRequest::List,
         }
     }
 }
@@ -230,6 +236,8 @@ pub enum Response {
     },
     RegistryLoggedOut,
     RegistryLogins(Vec<RegistryLogin>),
+    Builders(Vec<BuilderStatus>),
+    Builder(BuilderStatus),
     Builds(Vec<Build>),
     Build(Box<Build>),
     Plan(Box<BuildPlan>),
@@ -310,6 +318,8 @@ pub struct Context {
     pub work: Option<Arc<dyn Work>>,
     /// The audit record's writer.
     pub trail: Trail,
+    /// What solves; none without a server.
+    pub builders: Option<Arc<dyn Builders>>,
 }
 
 impl std::fmt::Debug for Context {
@@ -391,6 +401,7 @@ async fn perform(
             Response::RegistryLoggedOut
         }
         Request::RegistryLogins => Response::RegistryLogins(store.logins().await?),
+        Request::Builders { what } => builders::execute(context, what).await?,
         Request::ListBuilds { app, limit, before } => {
             if let Some(name) = &app {
                 store.app(name).await?.ok_or_else(|| StoreError::NoApp(name.clone()))?;

@@ -80,6 +80,8 @@ pub struct Config {
     /// What builds may take from outside.
     pub sources: SourcePolicy,
     pub concurrent_builds: u32,
+    /// Of a builder that sets no `max` of its own.
+    pub solves_per_builder: u32,
     pub queued_builds: u32,
     pub queued_builds_per_app: u32,
     pub keep_builds_per_app: u32,
@@ -215,6 +217,7 @@ pub fn resolve(
         git_uid_asked: false,
         sources: sources(r)?,
         concurrent_builds: r.count("concurrent_builds")?,
+        solves_per_builder: r.count("solves_per_builder")?,
         queued_builds: r.count("queued_builds")?,
         queued_builds_per_app: r.count("queued_builds_per_app")?,
         keep_builds_per_app: r.count("keep_builds_per_app")?,

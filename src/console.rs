@@ -5,6 +5,7 @@
 
 pub mod apps;
 pub mod audit;
+pub mod builders;
 pub mod builds;
 pub mod keys;
 pub mod line;
@@ -36,6 +37,8 @@ pub enum Verb {
     Builds(builds::Args),
     /// Every login, push, change and refusal.
     Audit(audit::Args),
+    /// The BuildKit daemons that build.
+    Builders(builders::Args),
     /// Show one build: short for `builds show`.
     Show(builds::ShowArgs),
     /// Print a build's log: short for `builds logs`.
@@ -59,6 +62,7 @@ impl Verb {
             Self::Apps(args) => apps::run(args, desk).await,
             Self::Builds(args) => builds::run(args, desk).await,
             Self::Audit(args) => audit::run(args, desk).await,
+            Self::Builders(args) => builders::run(args, desk).await,
             Self::Show(args) => builds::show(args, desk).await,
             Self::Logs(args) => builds::logs(args, desk).await,
             Self::Cancel(args) => builds::cancel(args, desk).await,

@@ -181,7 +181,8 @@ impl Pipeline {
             let opened = self.open_context(job, &plan.commit, spec, &image.name, rules).await?;
             self.pass(Point::AfterContext).await?;
             let insecure = self.settings.plain_http.iter().any(|host| host == image.name.host());
-            let solving = self.builders.solve(spec, &image.name, insecure, &opened.dirs, events);
+            let app = job.push.app.name.as_str();
+            let solving = self.builders.solve(app, spec, &image.name, insecure, &opened.dirs, events);
             let solved = tokio::select! {
                 biased;
                 () = job.stop.cancelled() => Err(internal("the build was stopped")),

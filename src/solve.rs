@@ -10,7 +10,7 @@ mod pool;
 mod progress;
 
 pub use crate::buildkit::session::filesync::DirSource;
-pub use assign::{Capacity, Unserved, assign};
+pub use assign::{Capacity, Group, Unserved, assign};
 pub use auth::RegistryAuth;
 pub use failure::{FailedSolve, shorten};
-pub use pool::{BuilderConfig, ContextDirs, Part, Pool};
+pub use pool::{BuilderConfig, CHECK_EVERY, ContextDirs, Part, Pool};

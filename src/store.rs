@@ -20,6 +20,7 @@ use tokio::sync::watch;
 
 mod apps;
 mod audit;
+mod builders;
 mod builds;
 mod error;
 mod events;
@@ -35,6 +36,7 @@ mod tags;
 mod users;
 
 pub use audit::{AUDIT_LIMIT, Note};
+pub use builders::StoredBuilder;
 pub use builds::{BuildFilter, Finished};
 pub use error::StoreError;
 pub use generations::TagsAt;

@@ -1,6 +1,6 @@
 //! Turns: who goes next where several groups want more than there is. Pure: no clock, no tasks, no waiting.
 //!
-//! The group that has the fewest at work goes first; among equals the one that was served longest ago. Inside a group,
+//! The group that has the fewest at work goes first; among equals the one whose last turn is longest ago. Inside a group,
 //! first come, first served, past those for whom there is no room yet. So a group that has nothing at work waits for at
 //! most one turn of each other group, however much the others want. Every ticket is either waiting or at work until it
 //! is given back; nothing else is remembered, so a group that wants nothing leaves no trace.
@@ -25,7 +25,7 @@ pub struct Turns<G, W> {
 struct Group<W> {
     waiting: VecDeque<(Ticket, W)>,
     at_work: BTreeSet<Ticket>,
-    /// When it was last served; until then, when it came.
+    /// When its last turn began or ended; before the first, when it came.
     served: u64,
 }
 
@@ -52,7 +52,7 @@ impl<G: Ord + Clone, W> Turns<G, W> {
     }
 
     /// Gives the next turn to one for whom there is room; the ticket is at work from then on.
-    pub fn grant(&mut self, mut room: impl FnMut(&W) -> bool) -> Option<(Ticket, W)> {
+    pub fn grant(&mut self, mut room: impl FnMut(&G, &W) -> bool) -> Option<(Ticket, W)> {
         let mut order: Vec<(usize, u64, &G)> = self
             .groups
             .iter()
@@ -61,7 +61,7 @@ impl<G: Ord + Clone, W> Turns<G, W> {
             .collect();
         order.sort_unstable();
         let found = order.into_iter().find_map(|(_, _, name)| {
-            let at = self.groups.get(name)?.waiting.iter().position(|(_, wants)| room(wants))?;
+            let at = self.groups.get(name)?.waiting.iter().position(|(_, wants)| room(name, wants))?;
             Some((name.clone(), at))
         });
         let (name, at) = found?;
@@ -77,12 +77,16 @@ impl<G: Ord + Clone, W> Turns<G, W> {
 
     /// Gives a ticket back, whether it waits or is at work; says whether it was at work. A second time changes nothing.
     pub fn leave(&mut self, group: &G, ticket: Ticket) -> bool {
+        let now = self.tick();
         let Some(entry) = self.groups.get_mut(group) else { return false };
         let worked = entry.at_work.remove(&ticket);
         let before = entry.waiting.len();
         entry.waiting.retain(|(other, _)| *other != ticket);
         self.waiting -= before - entry.waiting.len();
         self.at_work -= usize::from(worked);
+        if worked {
+            entry.served = now;
+        }
         if entry.waiting.is_empty() && entry.at_work.is_empty() {
             self.groups.remove(group);
         }
@@ -141,7 +145,7 @@ mod tests {
     type Line = Turns<u8, u8>;
 
     fn served(line: &mut Line) -> Option<Ticket> {
-        line.grant(|_| true).map(|(ticket, _)| ticket)
+        line.grant(|_, _| true).map(|(ticket, _)| ticket)
     }
 
     #[test]
@@ -161,9 +165,9 @@ mod tests {
         let mut line = Line::default();
         let big = line.join(&1, 9);
         let small = line.join(&1, 1);
-        assert_eq!(line.grant(|wants| *wants < 5), Some((small, 1)));
-        assert_eq!(line.grant(|wants| *wants < 5), None);
-        assert_eq!(line.grant(|_| true), Some((big, 9)));
+        assert_eq!(line.grant(|_, wants| *wants < 5), Some((small, 1)));
+        assert_eq!(line.grant(|_, wants| *wants < 5), None);
+        assert_eq!(line.grant(|_, _| true), Some((big, 9)));
     }
 
     #[test]

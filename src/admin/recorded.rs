@@ -2,7 +2,7 @@
 //!
 //! Each request says here in which words. Keys' texts, passwords and settings' values are never among them.
 
-use super::{Caller, Context, Request, Response};
+use super::{BuildersRequest, Caller, Context, Request, Response};
 use crate::audit::{self, Entry, Event, Who};
 use crate::error::Report;
 use crate::model::AppName;
@@ -55,6 +55,13 @@ fn words(request: &Request) -> Words {
         Request::CancelBuild { build } => to(of("cancel_build"), build),
         Request::RetryBuild { build } => to(of("retry_build"), build),
         Request::PlanApp { app, what } => to(on("plan_app", app), what),
+        Request::Builders { what } => match what {
+            BuildersRequest::List => of("list_builders"),
+            BuildersRequest::Add { spec } => to(of("add_builder"), spec),
+            BuildersRequest::Drain { name, drained: true } => to(of("drain_builder"), name),
+            BuildersRequest::Drain { name, drained: false } => to(of("resume_builder"), name),
+            BuildersRequest::Remove { name } => to(of("remove_builder"), name),
+        },
         Request::Audit { .. } => of("audit"),
         Request::VerifyAudit => of("verify_audit"),
     }

@@ -146,6 +146,7 @@ fn needs(request: &Request) -> Needs<'_> {
         Request::RegistryLogin { .. } | Request::RegistryLogout { .. } | Request::RegistryLogins => {
             Needs::Admin("list and change registry logins")
         }
+        Request::Builders { .. } => Needs::Admin("list and change builders"),
         Request::ShowApp { app } | Request::ListBuilds { app: Some(app), .. } => {
             Needs::App(Access::Read, app)
         }

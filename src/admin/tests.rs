@@ -76,7 +76,7 @@ async fn house(refuse: bool, serving: bool) -> House {
     let prefix = Some("localhost:5000".parse().unwrap());
     let work = serving.then(|| Arc::new(Works) as Arc<dyn Work>);
     let trail = Trail::start(store.clone());
-    let context = Context { prefix, repositories: repositories.clone(), work, trail };
+    let context = Context { prefix, repositories: repositories.clone(), work, builders: None, trail };
     House { dir, store, repositories, context }
 }
 

@@ -90,6 +90,8 @@ pub struct SolveError {
     pub exit_code: Option<i32>,
     /// Whether the same request may succeed later.
     pub temporary: bool,
+    /// Whether the daemon went away, or stopped, in the middle of it: another one may well build the same.
+    pub lost: bool,
 }
 
 impl std::fmt::Display for SolveError {
@@ -116,7 +118,12 @@ impl SolveError {
             source: None,
             exit_code: None,
             temporary: true,
+            lost: false,
         }
+    }
+
+    pub(super) fn lost(message: impl Into<String>) -> Self {
+        Self { lost: true, ..Self::infrastructure(message) }
     }
 
     pub(super) fn invalid(message: impl Into<String>) -> Self {
@@ -126,7 +133,7 @@ impl SolveError {
     pub(super) fn from_status(status: &Status) -> Self {
         if is_local(status) {
             let message = format!("the connection to buildkitd broke: {}", chain(status));
-            return Self { code: status.code(), ..Self::infrastructure(message) };
+            return Self { code: status.code(), ..Self::lost(message) };
         }
         let details = Details::of(status);
         let message = shortened(details.message.as_deref().unwrap_or_else(|| status.message()));
@@ -139,6 +146,9 @@ impl SolveError {
             source: details.source.map(Box::new),
             exit_code: details.exit_code,
             temporary,
+            // we never ask for a cancellation: the daemon is going down
+            lost: kind == SolveErrorKind::Canceled
+                || (kind, status.code()) == (SolveErrorKind::Infrastructure, Code::Unavailable),
         }
     }
 }

@@ -148,7 +148,7 @@ where
                         "buildkitd has gone silent: nothing heard for {} s, and no answer to a question",
                         silence.as_secs()
                     );
-                    return Err(Failure { error: SolveError::infrastructure(message), peer_is_gone: true });
+                    return Err(Failure { error: SolveError::lost(message), peer_is_gone: true });
                 }
                 ended = self.tunnel.ended() => break format!("the session with buildkitd ended during the build: {}", chain(&ended)),
                 step = self.progress.step() => match step {
@@ -161,7 +161,7 @@ where
         match tokio::time::timeout(VERDICT_GRACE, self.solving).await {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(status)) => judged(Err(status)),
-            Err(_) => Err(Failure { error: SolveError::infrastructure(broken), peer_is_gone: true }),
+            Err(_) => Err(Failure { error: SolveError::lost(broken), peer_is_gone: true }),
         }
     }
 }

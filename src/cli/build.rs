@@ -114,7 +114,7 @@ fn builders(config: &Config) -> Result<Vec<crate::solve::BuilderConfig>, Report>
             "give --builder unix:///run/buildkit/buildkitd.sock (or set BUILDKIT_HOST), or start `lemnos serve`",
         ));
     }
-    running.iter().map(|address| wiring::own_builder(address)).collect()
+    running.iter().map(|address| wiring::own_builder(address, config.solves_per_builder)).collect()
 }
 
 /// The same plan that a push of this tree would get, its tags apart.
@@ -199,7 +199,7 @@ async fn publish(
     let mut pushed = Vec::new();
     for spec in &image.solves {
         let dirs = context(source, &plan.commit, spec, &image.name, bench).map_err(failed)?;
-        for part in bench.pool.solve(spec, &image.name, insecure, &dirs, &screen.sink()).await? {
+        for part in bench.pool.solve("local", spec, &image.name, insecure, &dirs, &screen.sink()).await? {
             let only = if part.platforms.len() == 1 { part.platforms.first().cloned() } else { None };
             pushed.push((part.digest, only));
         }
@@ -274,7 +274,6 @@ fn context(
     Ok(ContextDirs {
         shared_key: shared_key("local", &path.display().to_string(), &spec.context_path),
         dirs: BTreeMap::from([("context".to_owned(), context), ("dockerfile".to_owned(), dockerfile)]),
-        transfers: Arc::default(),
         auth: Some(Arc::new(auth)),
         rules,
         log_tail_lines: LOG_TAIL_LINES,

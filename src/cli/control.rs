@@ -107,6 +107,7 @@ impl DataArgs {
                     repositories: Arc::new(OnDisk::of(&data_dir)),
                     work: None,
                     trail: Trail::nowhere(),
+                    builders: None,
                 };
                 return Ok(Target::Store { store, context, _lock: lock });
             }

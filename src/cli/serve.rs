@@ -11,6 +11,7 @@ use crate::config::{self, Config, Environment, Layer};
 use crate::error::Report;
 
 mod desk;
+mod fleet;
 mod git_user;
 mod health;
 mod host;
@@ -37,8 +38,8 @@ pub struct Args {
     /// Listen for HTTP here; port 0 picks a free one [default: 127.0.0.1:8080].
     #[arg(long, value_name = "ADDR:PORT")]
     http: Option<String>,
-    /// A BuildKit daemon (unix:///PATH, tcp://HOST:PORT), with `,platform=OS/ARCH` for each platform it shall take
-    /// and, for TLS, `,ca=FILE,cert=FILE,key=FILE,servername=NAME`; again for each one [default: BUILDKIT_HOST, else
+    /// A BuildKit daemon (unix:///PATH, tcp://HOST:PORT), with `,platform=OS/ARCH` for each platform it shall take,
+    /// `,max=N` for its solves at once and, for TLS, `,ca=FILE,cert=FILE,key=FILE,servername=NAME`; again for each one [default: BUILDKIT_HOST, else
     /// one of our own].
     #[arg(long, value_name = "ADDR[,platform=P]…")]
     builder: Vec<String>,

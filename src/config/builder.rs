@@ -14,6 +14,8 @@ pub struct BuilderConfig {
     /// Empty: what the builder itself says it can do.
     pub platforms: Vec<Platform>,
     pub tls: Option<BuilderTls>,
+    /// Solves at once; none: `solves_per_builder`.
+    pub max: Option<u32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,12 +79,15 @@ pub(super) fn parts(spec: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-const NAMES: [&str; 7] = ["address", "platform", "name", "ca", "cert", "key", "servername"];
+const NAMES: [&str; 8] = ["address", "platform", "name", "max", "ca", "cert", "key", "servername"];
+/// Most solves that one builder may be given at once.
+const MOST_SOLVES: u32 = 1_000;
 
 /// Reads a builder from its parts; the error is what was expected, as "… is not EXPECTED".
 pub(super) fn from_parts(parts: &[(String, String)]) -> Result<BuilderConfig, String> {
     let mut address = None;
     let mut name = None;
+    let mut max = None;
     let mut platforms = Vec::new();
     let (mut ca, mut cert, mut key, mut server_name) = (None, None, None, None);
     for (part, value) in parts {
@@ -97,6 +102,13 @@ pub(super) fn from_parts(parts: &[(String, String)]) -> Result<BuilderConfig, St
                 if !platforms.contains(&platform) {
                     platforms.push(platform);
                 }
+            }
+            "max" => {
+                let number = value.parse().ok().filter(|n| (1..=MOST_SOLVES).contains(n));
+                max =
+                    Some(number.ok_or_else(|| {
+                        format!("a builder: max is a whole number from 1 to {MOST_SOLVES}")
+                    })?);
             }
             "ca" => ca = Some(absolute(value)?),
             "cert" => cert = Some(absolute(value)?),
@@ -129,7 +141,17 @@ pub(super) fn from_parts(parts: &[(String, String)]) -> Result<BuilderConfig, St
         address,
         platforms,
         tls: secured.then_some(BuilderTls { ca, client, server_name }),
+        max,
     })
+}
+
+impl std::str::FromStr for BuilderConfig {
+    type Err = String;
+
+    /// Reads what the flag takes, `ADDR[,name=value]…`; the error says what is expected.
+    fn from_str(spec: &str) -> Result<Self, String> {
+        from_parts(&parts(spec))
+    }
 }
 
 fn absolute(text: &str) -> Result<PathBuf, String> {
@@ -145,6 +167,9 @@ impl std::fmt::Display for BuilderConfig {
         }
         for platform in &self.platforms {
             write!(f, ",platform={platform}")?;
+        }
+        if let Some(max) = self.max {
+            write!(f, ",max={max}")?;
         }
         let Some(tls) = &self.tls else { return Ok(()) };
         if let Some(ca) = &tls.ca {

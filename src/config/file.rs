@@ -151,6 +151,7 @@ impl Source<'_> {
                     };
                     match value.get_ref() {
                         DeValue::String(text) => push(text),
+                        DeValue::Integer(number) => push(number.as_str()),
                         DeValue::Array(items) => {
                             for item in items.iter() {
                                 push(item.get_ref().as_str()?);
@@ -172,4 +173,4 @@ impl Source<'_> {
     }
 }
 
-const BUILDERS_RULE: &str = "an array of builders, each \"ADDR[,platform=P]…\" or a table of strings (address, platforms, name, ca, cert, key, server_name)";
+const BUILDERS_RULE: &str = "an array of builders, each \"ADDR[,platform=P]…\" or a table of strings (address, platforms, name, max, ca, cert, key, server_name)";

@@ -81,6 +81,7 @@ pub static SETTINGS: &[Setting] = &[
     setting("remote_sources", Shape::List, None),
     number("git_uid", 0, 4_294_967_293, "64097"),
     number("concurrent_builds", 1, 1_000, "4"),
+    number("solves_per_builder", 1, 1_000, "4"),
     number("queued_builds", 0, 100_000, "100"),
     number("queued_builds_per_app", 0, 100_000, "50"),
     number("keep_builds_per_app", 1, 100_000, "200"),

@@ -92,7 +92,7 @@ plain_http_hosts = ["mirror.internal:5000"]
 concurrent_builds = 1_000
 builders = [
     "unix:///run/buildkit/buildkitd.sock",
-    { address = "tcp://10.0.0.5:1234", name = "arm", platforms = ["linux/arm64", "linux/arm/v7"],
+    { address = "tcp://10.0.0.5:1234", name = "arm", max = 8, platforms = ["linux/arm64", "linux/arm/v7"],
       ca = "pki/ca.pem", cert = "/pki/cert.pem", key = "pki/key.pem", server_name = "builder.example.com" },
 ]
 
@@ -122,6 +122,7 @@ auth_tries = 3
             client: Some(("/pki/cert.pem".into(), dir.path().join("pki/key.pem"))),
             server_name: Some("builder.example.com".to_owned()),
         }),
+        max: Some(8),
     };
     assert_eq!(*arm, expected);
     assert_eq!(origin_of(&config, "limits.build_seconds"), "line 14");
@@ -171,7 +172,7 @@ fn faults_in_flags_and_environment_are_named_by_them() {
     insta::assert_snapshot!(bad_flag("--registry", "https://r.example.com"), @r#"--registry: registry = "https://r.example.com" is not a registry: HOST[:PORT][/PREFIX] without a scheme, for example registry.example.com/team"#);
     insta::assert_snapshot!(bad_flag("--builder", "docker-container://x"), @r#"--builder: builders = "docker-container://x" is not a builder's address: unix:///PATH or tcp://HOST:PORT"#);
     insta::assert_snapshot!(bad_flag("--builder", "unix:///x,platfrom=linux/amd64"), @r#"--builder: builders = "unix:///x,platfrom=linux/amd64" is not a builder: unknown part "platfrom"; did you mean "platform"?"#);
-    insta::assert_snapshot!(bad_flag("--builder", "unix:///x,arch=amd64"), @r#"--builder: builders = "unix:///x,arch=amd64" is not a builder: unknown part "arch"; known parts: platform=, name=, ca=, cert=, key=, servername="#);
+    insta::assert_snapshot!(bad_flag("--builder", "unix:///x,arch=amd64"), @r#"--builder: builders = "unix:///x,arch=amd64" is not a builder: unknown part "arch"; known parts: platform=, name=, max=, ca=, cert=, key=, servername="#);
     insta::assert_snapshot!(bad_flag("--builder", "tcp://b:1,cert=/c"), @r#"--builder: builders = "tcp://b:1,cert=/c" is not a builder: cert and key go together"#);
     insta::assert_snapshot!(bad_flag("--builder", "unix:///x,ca=/c"), @r#"--builder: builders = "unix:///x,ca=/c" is not a builder: a unix socket has no TLS; ca, cert, key and servername go with tcp://"#);
     let environment = |name: &str, value: &str| refusal("", Layer::default(), &[(name, value)]);

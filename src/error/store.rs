@@ -42,6 +42,8 @@ fn verdict(error: &StoreError) -> (Kind, Option<String>) {
         E::UnsafeSecretKey { path, .. } => (Kind::Internal, format!("make it a file of 32 bytes that only the user lemnos runs as may read (`chmod 600 {}`); if others could read it, change the passwords at the registries and log in anew", path.display())),
         E::NoSecretKey { .. } => (Kind::Internal, "put the file back from where you keep it (it is not in a backup unless that was asked for), or `lemnos registry logout` every login that `lemnos registry list` shows, and log in again".to_owned()),
         E::WrongSecretKey { place, .. } => (Kind::Internal, format!("put back the key file that belongs to this database, or log in again: `lemnos registry logout {place}`, then `lemnos registry login {place} -u USER --password-stdin`")),
+        E::BuilderExists(_) => (Kind::Conflict, "give it another name with ,name=NAME, or remove that one first".to_owned()),
+        E::NoBuilder(_) => (Kind::NotFound, "`lemnos builders list` shows the builders".to_owned()),
         E::BuildEnded(_) => return (Kind::Conflict, None),
         E::Database(_) => return (Kind::Internal, None),
     };

@@ -244,7 +244,7 @@ impl State {
     fn fill(&mut self, running: usize) {
         self.positions = None;
         while self.turns.at_work() < running {
-            let Some((ticket, ())) = self.turns.grant(|()| true) else { return };
+            let Some((ticket, ())) = self.turns.grant(|_, ()| true) else { return };
             if let Some(known) = self.known.get_mut(&ticket) {
                 known.running = true;
                 known.since = Instant::now();

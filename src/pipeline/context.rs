@@ -58,7 +58,6 @@ impl Pipeline {
         let dirs = ContextDirs {
             shared_key: shared_key(&job.push.app.id, job.update.name.as_str(), &spec.context_path),
             dirs,
-            transfers: Arc::default(),
             auth: Some(Arc::new(auth)),
             rules: rules.clone(),
             log_tail_lines: self.settings.log_tail_lines,

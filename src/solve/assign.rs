@@ -35,27 +35,29 @@ pub struct Unserved {
     pub builders: String,
 }
 
-/// Splits `platforms` over `builders`: bound beats native beats emulated, then the earlier builder. Each builder's
-/// platforms stay in plan order, since they become one solve.
-pub fn assign(
-    builders: &[Capacity],
-    platforms: &[Platform],
-) -> Result<Vec<(usize, Vec<Platform>)>, Unserved> {
-    let mut split: Vec<(usize, Vec<Platform>)> = Vec::new();
+/// Platforms that become one solve, in plan order, and the builders that take them equally well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    pub builders: Vec<usize>,
+    pub platforms: Vec<Platform>,
+}
+
+/// Splits `platforms` over `builders`: bound beats native beats emulated. Platforms that the same builders take best go
+/// together, since one solve for several costs less than several.
+pub fn assign(builders: &[Capacity], platforms: &[Platform]) -> Result<Vec<Group>, Unserved> {
+    let mut groups: Vec<Group> = Vec::new();
     for platform in platforms {
-        let best = builders
-            .iter()
-            .enumerate()
-            .filter_map(|(i, b)| b.rank(platform).map(|rank| (rank, i)))
-            .min()
-            .map(|(_, i)| i)
-            .ok_or_else(|| Unserved { platform: platform.clone(), builders: describe(builders) })?;
-        match split.iter_mut().find(|(i, _)| *i == best) {
-            Some((_, taken)) => taken.push(platform.clone()),
-            None => split.push((best, vec![platform.clone()])),
+        let ranks = || builders.iter().enumerate().filter_map(|(i, b)| Some((i, b.rank(platform)?)));
+        let Some(best) = ranks().map(|(_, rank)| rank).min() else {
+            return Err(Unserved { platform: platform.clone(), builders: describe(builders) });
+        };
+        let takers: Vec<usize> = ranks().filter(|(_, rank)| *rank == best).map(|(i, _)| i).collect();
+        match groups.iter_mut().find(|group| group.builders == takers) {
+            Some(group) => group.platforms.push(platform.clone()),
+            None => groups.push(Group { builders: takers, platforms: vec![platform.clone()] }),
         }
     }
-    Ok(split)
+    Ok(groups)
 }
 
 fn describe(builders: &[Capacity]) -> String {
@@ -86,14 +88,13 @@ mod tests {
     fn check(builders: &[Capacity], platforms: &[&str], expected: &str) {
         let platforms: Vec<Platform> = platforms.iter().map(|p| platform(p)).collect();
         let got = match assign(builders, &platforms) {
-            Ok(split) => split
+            Ok(groups) => groups
                 .iter()
-                .map(|(i, p)| {
-                    format!(
-                        "{}={}",
-                        builders[*i].name,
-                        p.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-                    )
+                .map(|group| {
+                    let names: Vec<&str> =
+                        group.builders.iter().map(|i| builders[*i].name.as_str()).collect();
+                    let platforms: Vec<String> = group.platforms.iter().map(ToString::to_string).collect();
+                    format!("{}={}", names.join("|"), platforms.join(", "))
                 })
                 .collect::<Vec<_>>()
                 .join("; "),
@@ -106,6 +107,14 @@ mod tests {
     fn one_builder_takes_all_in_one_solve() {
         let one = [builder("a", &[], &["linux/amd64", "linux/arm64"])];
         check(&one, &["linux/amd64", "linux/arm64"], "a=linux/amd64, linux/arm64");
+    }
+
+    #[test]
+    fn equals_are_all_named_and_take_their_platforms_together() {
+        let both = &["linux/amd64", "linux/arm64"][..];
+        let three = [builder("a", &[], both), builder("b", &[], both), builder("arm", &[], &["linux/arm64"])];
+        check(&three, &["linux/arm64", "linux/amd64"], "arm=linux/arm64; a|b=linux/amd64");
+        check(&three[..2], both, "a|b=linux/amd64, linux/arm64");
     }
 
     #[test]

@@ -1,49 +1,59 @@
-//! The builders, and one plan's solves over them.
+//! The builders: which there are, how they are, and one plan's solves over them.
 //!
-//! One connection and one session a build and builder; all the platforms that a builder takes go in one solve. What a
-//! builder can run is asked once and kept, so that a push pays no round trip for it.
+//! One connection and one session a build and builder; all the platforms that a builder takes go in one solve. Builders
+//! come, go and are drained while solves run: `roster` keeps the books, `run` sees a plan's solves to their end.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use futures::future::{join_all, try_join_all};
+use futures::future::join_all;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::buildkit::session::filesync::{Concern, DirSource, Missing, TransferStats};
-use crate::buildkit::{
-    AuthProvider, Client, Endpoint, Error, Exporter, Session, SolveError, SolveErrorKind, SolveRequest,
-    SourceRule,
-};
-use crate::event::{BuildEvent, EventSink, Failure};
-use crate::kinds::dockerfile_attrs;
-use crate::model::{Digest, ImageName, Platform, SolveSpec, SourceRules};
+use crate::buildkit::session::filesync::DirSource;
+use crate::buildkit::{AuthProvider, Client, Endpoint, Error};
+use crate::event::{BuildEvent, EventSink, Failure, plain_line};
+use crate::model::{BuilderStatus, Digest, ImageName, Platform, SolveSpec, SourceRules};
 
-use super::assign::{Capacity, Unserved, assign};
-use super::failure::{FailedSolve, refused_source, shown_source};
-use super::progress::Translator;
+use super::assign::Unserved;
+use roster::{Answer, Health, Id, Member, Roster, Turn, Want};
+use run::Run;
 
+mod request;
+mod roster;
+mod run;
+
+/// For a solve's connection, and for asking a builder on which a push depends.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often builders are asked how they are, and how long the answer may take.
+pub const CHECK_EVERY: Duration = Duration::from_secs(4);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a build that waits for a builder is told of a new place at most.
+const TELL_EVERY: Duration = Duration::from_secs(3);
 
 /// A builder as configured.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuilderConfig {
     /// What people see; the address where it has no other name.
     pub name: String,
     pub endpoint: Endpoint,
     /// Platforms that the operator bound to it; empty: any it can run.
     pub bound: Vec<Platform>,
+    /// Solves at once, at least one.
+    pub max: usize,
 }
 
-/// All builders. Each build connects anew; nothing is shared but what the builders can do.
+/// All builders. Clones are the same pool; each build connects anew.
+#[derive(Clone)]
 pub struct Pool {
-    builders: Vec<Builder>,
+    shared: Arc<Shared>,
 }
 
-struct Builder {
-    config: BuilderConfig,
-    /// None until it has answered once.
-    reported: RwLock<Option<Vec<Platform>>>,
+struct Shared {
+    roster: Mutex<Roster>,
+    /// Counts the changes of `roster`.
+    changes: watch::Sender<u64>,
 }
 
 /// The build context as BuildKit asks for it.
@@ -53,8 +63,6 @@ pub struct ContextDirs {
     pub shared_key: String,
     /// `context` and `dockerfile`.
     pub dirs: BTreeMap<String, Arc<dyn DirSource>>,
-    /// Counts what was sent of them, and names what was sent without its content.
-    pub transfers: Arc<TransferStats>,
     pub auth: Option<Arc<dyn AuthProvider>>,
     /// Which sources the build may take.
     pub rules: Arc<SourceRules>,
@@ -69,263 +77,276 @@ pub struct Part {
     pub platforms: Vec<Platform>,
 }
 
+/// A place in the line for a builder, and later on one; dropping it gives it back.
+struct Slot {
+    shared: Arc<Shared>,
+    app: String,
+    ticket: crate::turns::Ticket,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.shared.change(|roster| roster.leave(&self.app, self.ticket));
+    }
+}
+
+impl Shared {
+    fn roster(&self) -> MutexGuard<'_, Roster> {
+        // nothing panics while it is held but for a lack of memory
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Roster) -> T) -> T {
+        let changed = change(&mut self.roster());
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+        changed
+    }
+}
+
 impl Pool {
+    /// Of two of one name the first stays.
     pub fn new(builders: Vec<BuilderConfig>) -> Self {
-        let builder = |config| Builder { config, reported: RwLock::new(None) };
-        Self { builders: builders.into_iter().map(builder).collect() }
+        let mut roster = Roster::default();
+        for builder in builders {
+            roster.add(builder);
+        }
+        let (changes, _) = watch::channel(0);
+        Self { shared: Arc::new(Shared { roster: Mutex::new(roster), changes }) }
+    }
+
+    /// How all of them are, for people and for metrics.
+    pub fn list(&self) -> Vec<BuilderStatus> {
+        self.shared.roster().statuses()
+    }
+
+    /// How one is; none where there is none of that name.
+    pub fn status(&self, name: &str) -> Option<BuilderStatus> {
+        self.shared.roster().status(name)
+    }
+
+    /// Takes one more in, and asks it how it is; none where one of that name is there.
+    pub async fn add(&self, config: BuilderConfig) -> Option<BuilderStatus> {
+        let name = config.name.clone();
+        if !self.shared.change(|roster| roster.add(config)) {
+            return None;
+        }
+        self.check(CHECK_TIMEOUT, |member| member.config.name == name).await;
+        self.status(&name)
+    }
+
+    /// It gets nothing new, and is forgotten; what runs on it finishes.
+    pub fn remove(&self, name: &str) -> Option<BuilderStatus> {
+        self.shared.change(|roster| roster.remove(name))
+    }
+
+    /// A drained one gets nothing new; what runs on it finishes.
+    pub fn set_drained(&self, name: &str, drained: bool) -> Option<BuilderStatus> {
+        self.shared.change(|roster| roster.set_drained(name, drained))
     }
 
     /// Asks every builder what it can run; errors come with the builder's name.
     pub async fn probe(&self) -> Vec<(String, Result<Vec<Platform>, Error>)> {
-        join_all(self.builders.iter().map(|b| async { (b.config.name.clone(), b.ask().await) })).await
+        self.check(CONNECT_TIMEOUT, |_| true).await
     }
 
-    /// What every builder is known to take, and why it is not known; asks those that have not answered yet.
-    async fn capacities(&self) -> Vec<(Capacity, Option<String>)> {
-        join_all(self.builders.iter().map(|b| async {
-            let known = b.reported.read().unwrap_or_else(PoisonError::into_inner).clone();
-            let (reported, silence) = match known {
-                Some(reported) => (reported, None),
-                None => match b.ask().await {
-                    Ok(reported) => (reported, None),
-                    Err(error) => {
-                        tracing::warn!(builder = %b.config.name, %error, "the builder does not answer");
-                        (Vec::new(), Some(format!("builder {} does not answer: {error}", b.config.name)))
-                    }
-                },
-            };
-            (Capacity { name: b.config.name.clone(), bound: b.config.bound.clone(), reported }, silence)
+    /// Told of every change of what `list` says, platforms and causes included.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changes.subscribe()
+    }
+
+    /// Asks all of them again and again, for ever.
+    pub async fn keep_checking(&self, every: Duration) {
+        let mut ticks = tokio::time::interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.check(CHECK_TIMEOUT, |_| true).await;
+        }
+    }
+
+    async fn check(
+        &self,
+        timeout: Duration,
+        which: impl Fn(&Member) -> bool,
+    ) -> Vec<(String, Result<Vec<Platform>, Error>)> {
+        let asked: Vec<_> = {
+            let roster = self.shared.roster();
+            let members = roster.members().iter().filter(|member| which(member));
+            members.map(|m| (m.id, m.config.clone(), !matches!(m.health, Health::Up { .. }))).collect()
+        };
+        join_all(asked.into_iter().map(|(id, config, newly)| async move {
+            let answer = ask(&config.endpoint, timeout, newly).await;
+            let heard = answer.as_ref().map(Clone::clone).map_err(|error| plain_line(&error.to_string()));
+            self.heard(id, &config.name, heard);
+            (config.name.clone(), answer.map(|answer| answer.platforms))
         }))
         .await
     }
 
-    /// Runs the solves of `spec`, all builders at once; the first failure ends the others.
+    fn heard(&self, id: Id, name: &str, heard: Result<Answer, String>) {
+        let cause = heard.as_ref().err().cloned();
+        match (self.shared.change(|roster| roster.heard(id, heard, now_ms())), cause) {
+            (Some((true, false)), Some(cause)) => {
+                tracing::warn!(builder = %name, %cause, "the builder does not answer: it gets no solves until it does");
+            }
+            (Some((false, true)), _) => tracing::info!(builder = %name, "the builder is up"),
+            _ => {}
+        }
+    }
+
+    /// Runs the solves of `spec`, all builders at once. A failure of what is built ends the others; where machinery
+    /// fails, they finish, so that the next attempt finds their work done.
     pub async fn solve(
         &self,
+        app: &str,
         spec: &SolveSpec,
         image: &ImageName,
         insecure: bool,
         context: &ContextDirs,
         events: &EventSink,
     ) -> Result<Vec<Part>, Failure> {
-        let (capacities, silences): (Vec<_>, Vec<_>) = self.capacities().await.into_iter().unzip();
-        let split =
-            assign(&capacities, &spec.platforms).map_err(|unserved| no_builder(&unserved, silences))?;
-        let numbers = Arc::new(AtomicU32::new(0));
-        let named = self.builders.len() > 1;
-        let solves = split.into_iter().filter_map(|(at, platforms)| {
-            let builder = self.builders.get(at)?;
-            if named {
-                events.emit(BuildEvent::SolveStarted {
-                    builder: builder.config.name.clone(),
-                    platforms: platforms.clone(),
-                });
+        let named = self.shared.roster().members().len() > 1;
+        let run =
+            Run { pool: self, app, spec, image, insecure, context, events, named, numbers: Arc::default() };
+        run.all().await
+    }
+
+    /// Which platforms go together. Builders that are not known to answer are asked once more before it is given up.
+    async fn split(&self, want: &Want) -> Result<Vec<Vec<Platform>>, Failure> {
+        if let Ok(groups) = self.shared.roster().split(want) {
+            return Ok(groups);
+        }
+        self.check(CONNECT_TIMEOUT, |member| {
+            !member.drained
+                && !matches!(member.health, Health::Up { .. })
+                && !want.without.contains(&member.id)
+        })
+        .await;
+        let roster = self.shared.roster();
+        roster.split(want).map_err(|unserved| no_builder(&unserved, roster.members()))
+    }
+
+    /// Waits for a builder; the pusher is told for which.
+    async fn turn(&self, app: &str, want: Want, events: &EventSink) -> (Slot, Turn) {
+        let mut changes = self.shared.changes.subscribe();
+        let ticket = self.shared.change(|roster| roster.join(app, want));
+        let slot = Slot { shared: self.shared.clone(), app: app.to_owned(), ticket };
+        let (mut told, mut tell_at) = (None, Instant::now());
+        loop {
+            changes.borrow_and_update();
+            let place = {
+                let roster = self.shared.roster();
+                if let Some(turn) = roster.turn(ticket) {
+                    let turn = turn.clone();
+                    drop(roster);
+                    return (slot, turn);
+                }
+                roster.ahead(ticket)
+            };
+            let news = told.as_ref() != Some(&place);
+            let later = news && Instant::now() < tell_at;
+            if news && !later {
+                let text = format!("waiting for builder {}: {} before", place.0.join(" or "), place.1);
+                events.emit(BuildEvent::Note { text: plain_line(&text) });
+                told = Some(place);
+                tell_at = Instant::now() + TELL_EVERY;
             }
-            let only = sole(&platforms);
-            let translator =
-                Translator::new(events.clone(), numbers.clone(), spec.dockerfile_path.clone(), only)
-                    .with_tail(context.log_tail_lines);
-            let request = request(spec, &platforms, image, insecure, context);
-            Some(builder.solve(request, platforms, translator, spec, &context.rules))
-        });
-        let solved = try_join_all(solves).await;
-        match lacking(&context.transfers.concerns()) {
-            // also where the solve failed: what was not there is the likelier cause
-            Some(failure) => Err(failure),
-            None => solved,
+            tokio::select! {
+                // the sender lives as long as the pool does
+                _ = changes.changed() => {}
+                () = tokio::time::sleep_until(tell_at), if later => {}
+            }
         }
     }
 }
 
-impl Builder {
-    async fn connect(&self) -> Result<Client, Error> {
-        Client::connect(&self.config.endpoint, CONNECT_TIMEOUT).await
-    }
-
-    async fn ask(&self) -> Result<Vec<Platform>, Error> {
-        let workers = self.connect().await?.workers().await?;
+/// What a builder can run, and, where it is worth a second question, its version.
+async fn ask(endpoint: &Endpoint, timeout: Duration, version: bool) -> Result<Answer, Error> {
+    let deadline = Instant::now() + timeout;
+    let late = || Error::Timeout { address: endpoint.address.clone(), timeout };
+    let asked = async {
+        let client = Client::connect(endpoint, timeout).await?;
+        let workers = client.workers().await?;
         let mut platforms: Vec<Platform> = Vec::new();
         for platform in workers.iter().flat_map(|w| &w.platforms).filter_map(|p| p.parse().ok()) {
             if !platforms.contains(&platform) {
                 platforms.push(platform);
             }
         }
-        *self.reported.write().unwrap_or_else(PoisonError::into_inner) = Some(platforms.clone());
-        Ok(platforms)
-    }
-
-    async fn solve(
-        &self,
-        request: SolveRequest,
-        platforms: Vec<Platform>,
-        mut translator: Translator,
-        spec: &SolveSpec,
-        rules: &SourceRules,
-    ) -> Result<Part, Failure> {
-        let name = &self.config.name;
-        let unreachable = |error: Error| {
-            // what it could run may have changed by the time it is back
-            *self.reported.write().unwrap_or_else(PoisonError::into_inner) = None;
-            Failure::new(format!("builder {name} does not answer"), error.to_string())
-                .with_remedy("push again; if it stays, the operator looks at the builder")
-        };
-        let transfers = request.session.transfers.clone();
-        let client = self.connect().await.map_err(unreachable)?;
-        let result = client.solve(request, |event| translator.take(event)).await;
-        let solved = result.map_err(|error| {
-            explain(error, &mut translator, spec, rules, transfers.failure(), sole(&platforms))
-        })?;
-        let digest = solved.attrs.get("containerimage.digest").and_then(|d| d.parse().ok());
-        let digest = digest.ok_or_else(|| {
-            let cause = format!("builder {name} ended the solve without telling the image's digest");
-            Failure::new("builder failed: no digest", cause).with_remedy("push again")
-        })?;
-        Ok(Part { digest, platforms })
-    }
+        let version = if version { Some(plain_line(&client.info().await?.version)) } else { None };
+        Ok(Answer { platforms, version })
+    };
+    tokio::time::timeout_at(deadline, asked).await.unwrap_or_else(|_| Err(late()))
 }
 
-/// Nobody takes the platform: for want of a builder, or because one that might is silent.
-fn no_builder(unserved: &Unserved, silences: Vec<Option<String>>) -> Failure {
-    let silences: Vec<String> = silences.into_iter().flatten().collect();
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Nobody takes the platform: for want of a builder, or because one that might is silent or drained.
+fn no_builder(unserved: &Unserved, members: &[Member]) -> Failure {
     let reason = format!("no builder for {}", unserved.platform);
-    if silences.is_empty() {
-        return Failure::new(reason, unserved.to_string()).with_remedy(
-            "the operator adds a builder for the platform (lemnos serve --builder ADDR,platform=…) or registers \
-             qemu's binfmt handlers on one (package qemu-user-static); or build fewer platforms \
-             (lemnos apps set APP platforms=…)",
+    let silent: Vec<String> = members
+        .iter()
+        .filter(|member| !member.drained)
+        .filter_map(|member| match &member.health {
+            Health::Down { cause, .. } => {
+                Some(format!("builder {} does not answer: {cause}", member.config.name))
+            }
+            _ => None,
+        })
+        .collect();
+    let drained: Vec<&str> =
+        members.iter().filter(|member| member.drained).map(|member| member.config.name.as_str()).collect();
+    if !silent.is_empty() {
+        return Failure::new(format!("{reason}: a builder does not answer"), silent.join("; ")).with_remedy(
+            "push again; if it stays, the operator looks at the builder (lemnos builders list)",
         );
     }
-    Failure::new(format!("{reason}: a builder does not answer"), silences.join("; "))
-        .with_remedy("push again; if it stays, the operator looks at the builder")
-}
-
-/// The builder asked for files whose content git does not hold: whatever was built of them is wrong.
-fn lacking(concerns: &[Concern]) -> Option<Failure> {
-    let paths = |missing: Missing| -> Vec<&str> {
-        concerns.iter().filter(|c| c.missing == missing).map(|c| c.path.as_str()).take(10).collect()
-    };
-    let (submodules, pointers) = (paths(Missing::Submodule), paths(Missing::LfsPointer));
-    let mut parts = Vec::new();
-    if !submodules.is_empty() {
-        parts.push(format!("submodules ({})", submodules.join(", ")));
+    if !drained.is_empty() {
+        let cause = format!("{unserved}; drained: {}", drained.join(", "));
+        return Failure::new(format!("{reason}: a builder is drained"), cause)
+            .with_remedy("push again later; the operator ends the drain with lemnos builders resume NAME");
     }
-    if !pointers.is_empty() {
-        parts.push(format!("Git LFS pointers ({})", pointers.join(", ")));
-    }
-    let what = parts.join(" and ");
-    (!what.is_empty()).then(|| {
-        Failure::new(
-            format!("the build needs {what}, whose content was not pushed"),
-            format!("the build asked for {what}: git holds a reference to their content, not the content"),
-        )
-        .with_remedy("commit the files themselves, or leave the paths out with .dockerignore")
-    })
-}
-
-/// One frontend solve whose image is pushed by digest. Exporter attributes are this list and no other.
-fn request(
-    spec: &SolveSpec,
-    platforms: &[Platform],
-    image: &ImageName,
-    insecure: bool,
-    context: &ContextDirs,
-) -> SolveRequest {
-    let mut attrs = BTreeMap::from([
-        ("name".to_owned(), image.to_string()),
-        ("push".to_owned(), "true".to_owned()),
-        ("push-by-digest".to_owned(), "true".to_owned()),
-        ("oci-mediatypes".to_owned(), "true".to_owned()),
-        ("compression".to_owned(), spec.compression.as_str().to_owned()),
-    ]);
-    if insecure {
-        attrs.insert("registry.insecure".to_owned(), "true".to_owned());
-    }
-    SolveRequest {
-        frontend: spec.frontend.clone(),
-        frontend_attrs: dockerfile_attrs(spec, platforms),
-        exporters: vec![Exporter { kind: "image".to_owned(), attrs }],
-        // no record in the daemon's own history: it costs about 30 ms a build, and lemnos keeps one
-        internal: true,
-        source_rules: source_rules(&context.rules),
-        session: Session {
-            shared_key: context.shared_key.clone(),
-            dirs: context.dirs.clone(),
-            transfers: context.transfers.clone(),
-            auth: context.auth.clone(),
-        },
-        ..SolveRequest::default()
-    }
-}
-
-/// The app's rules as the daemon takes them.
-fn source_rules(rules: &SourceRules) -> Vec<SourceRule> {
-    let rule = |rule: &crate::model::policy::Rule| SourceRule {
-        pattern: rule.pattern.clone(),
-        attribute: rule.attribute.map(str::to_owned),
-        allow: rule.refused.is_none(),
-    };
-    rules.rules().iter().map(rule).collect()
-}
-
-/// The platform of a solve for one.
-fn sole(platforms: &[Platform]) -> Option<Platform> {
-    match platforms {
-        [only] => Some(only.clone()),
-        _ => None,
-    }
-}
-
-/// `transfer`: why sending the context failed, when it did; the daemon tells only that it did.
-fn explain(
-    error: SolveError,
-    translator: &mut Translator,
-    spec: &SolveSpec,
-    rules: &SourceRules,
-    transfer: Option<String>,
-    only: Option<Platform>,
-) -> Failure {
-    let vertex = error.vertex.as_ref();
-    let seen = vertex.and_then(|v| translator.failed(&v.digest));
-    let (name, log_tail) = match seen {
-        Some((name, tail)) => (Some(name), tail),
-        None => (vertex.map(|v| v.name.clone()).filter(|n| !n.is_empty()), Vec::new()),
-    };
-    FailedSolve {
-        vertex: name,
-        exit_code: error.exit_code,
-        only,
-        file: spec.dockerfile_path.clone(),
-        lines: error.source.as_ref().and_then(|s| s.lines()),
-        source_text: error.source.as_ref().map(|s| s.text.clone()).unwrap_or_default(),
-        log_tail,
-        refused: refused_source(&error.message).and_then(|name| {
-            let refusal = rules.refuses(name)?.clone();
-            Some((shown_source(name), refusal))
-        }),
-        builds_fault: error.kind == SolveErrorKind::Build,
-        message: match (error.exit_code, transfer) {
-            (None, Some(cause)) => format!("sending the build context: {cause}"),
-            _ => error.message,
-        },
-    }
-    .into_failure()
+    Failure::new(reason, unserved.to_string()).with_remedy(
+        "the operator adds a builder for the platform (lemnos builders add ADDR,platform=…) or registers qemu's binfmt \
+         handlers on one (package qemu-user-static); or build fewer platforms (lemnos apps set APP platforms=…)",
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_builder_that_is_away_is_named_and_not_taken_for_one_that_lacks_the_platform() {
+    fn pool() -> Pool {
         let address = "unix:///nonexistent/buildkitd.sock".parse().unwrap();
         let endpoint = Endpoint { address, tls: None };
-        let pool = Pool::new(vec![BuilderConfig { name: "far".to_owned(), endpoint, bound: Vec::new() }]);
-        let (capacities, silences): (Vec<_>, Vec<_>) = pool.capacities().await.into_iter().unzip();
-        let unserved = assign(&capacities, &["linux/amd64".parse().unwrap()]).unwrap_err();
-        let failure = no_builder(&unserved, silences);
+        Pool::new(vec![BuilderConfig { name: "far".to_owned(), endpoint, bound: Vec::new(), max: 1 }])
+    }
+
+    fn want() -> Want {
+        Want { platforms: vec!["linux/amd64".parse().unwrap()], without: Default::default() }
+    }
+
+    #[tokio::test]
+    async fn a_builder_that_is_away_is_named_and_not_taken_for_one_that_lacks_the_platform() {
+        let pool = pool();
+        let failure = pool.split(&want()).await.unwrap_err();
         assert_eq!(failure.reason, "no builder for linux/amd64: a builder does not answer");
         assert!(failure.cause.starts_with("builder far does not answer: "), "{}", failure.cause);
-        let failure = no_builder(&unserved, vec![None]);
+        pool.remove("far").unwrap();
+        let failure = pool.split(&want()).await.unwrap_err();
+        assert_eq!(failure.reason, "no builder for linux/amd64");
         assert!(failure.remedy.unwrap().contains("adds a builder"));
+    }
+
+    #[tokio::test]
+    async fn a_drained_builder_is_named_when_there_is_no_other() {
+        let pool = pool();
+        pool.set_drained("far", true).unwrap();
+        let failure = pool.split(&want()).await.unwrap_err();
+        assert_eq!(failure.reason, "no builder for linux/amd64: a builder is drained");
+        assert!(failure.cause.ends_with("; drained: far"), "{}", failure.cause);
     }
 }

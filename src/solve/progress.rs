@@ -87,6 +87,21 @@ impl Translator {
         Some((step.name.clone(), step.tail.iter().cloned().collect()))
     }
 
+    /// Ends the steps that are under way: nothing more is heard of them.
+    pub fn abandon(&mut self, why: &str) {
+        let open = self.steps.iter().filter(|(_, step)| step.started && !step.done);
+        let mut open: Vec<(u32, String)> = open.map(|(digest, step)| (step.number, digest.clone())).collect();
+        open.sort_unstable();
+        for (number, digest) in open {
+            self.flush(&digest);
+            if let Some(step) = self.steps.get_mut(&digest) {
+                step.done = true;
+            }
+            let error = shorten(&plain_line(&format!("abandoned: {why}")), NAME_CHARS);
+            self.events.emit(BuildEvent::StepFailed { step: number, error, duration_ms: 0 });
+        }
+    }
+
     fn vertex(&mut self, vertex: &Vertex) {
         let step = self.steps.entry(vertex.digest.clone()).or_default();
         let begins = vertex.started_ms.is_some() || vertex.cached || vertex.error.is_some();

@@ -53,6 +53,10 @@ pub enum StoreError {
     AmbiguousBuild { given: String, matches: Vec<String> },
     #[error("build {0} has ended already")]
     BuildEnded(String),
+    #[error("there is a builder {0} already")]
+    BuilderExists(String),
+    #[error("no builder {0} was added with `lemnos builders add`")]
+    NoBuilder(String),
     #[error("no login at {place} is stored {}", .app.as_ref().map_or("for all apps".to_owned(), |app| format!("for app {app}")))]
     NoLogin { place: RegistryPlace, app: Option<AppName> },
     #[error("the key of the stored credentials, {path}: {cause}", path = path.display())]

@@ -540,8 +540,13 @@ async fn server(home: &Home) -> Server {
     let listener = Listener::bind(&home.data(), &lock).unwrap();
     let prefix = Some("registry.example.com/team".parse().unwrap());
     let trail = Trail::start(store.clone());
-    let context =
-        Context { prefix, repositories: Arc::new(NoRepositories), work: Some(Arc::new(NoWork)), trail };
+    let context = Context {
+        prefix,
+        repositories: Arc::new(NoRepositories),
+        work: Some(Arc::new(NoWork)),
+        builders: None,
+        trail,
+    };
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(serve(listener, store.clone(), context));
     Server { store, lock, _tasks: tasks }

@@ -17,6 +17,7 @@ mod filesync;
 #[path = "../crash/house.rs"]
 mod house;
 mod plan;
+mod pool;
 mod receive;
 mod registry;
 mod ssh;

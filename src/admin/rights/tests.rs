@@ -35,8 +35,13 @@ struct House {
 async fn house() -> House {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).await.unwrap();
-    let context =
-        Context { prefix: None, repositories: Arc::new(Nowhere), work: None, trail: Trail::nowhere() };
+    let context = Context {
+        prefix: None,
+        repositories: Arc::new(Nowhere),
+        work: None,
+        builders: None,
+        trail: Trail::nowhere(),
+    };
     for (user, role) in [("ann", Role::Member), ("bob", Role::Member), ("root", Role::Admin)] {
         store.add_user(&user.parse().unwrap(), role).await.unwrap();
     }

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::house::Engines;
 use crate::error::Report;
 use crate::http;
+use crate::model::{BuilderState, BuilderStatus};
 use crate::registry::Registry;
 use crate::solve::Pool;
 use crate::store::Store;
@@ -57,11 +58,12 @@ impl Health {
 pub(super) fn readiness(
     store: &Store,
     engines: &Engines,
+    pool: &Pool,
     registry: &Registry,
     draining: &CancellationToken,
 ) -> http::Readiness {
     let (store, registry, host) = (store.clone(), registry.clone(), engines.prefix.host().to_owned());
-    let pool = Arc::new(Pool::new(engines.builders.clone()));
+    let pool = pool.clone();
     let writable: http::Check = Arc::new(move || {
         let store = store.clone();
         Box::pin(async move { store.check_writable().await.map_err(|e| e.to_string()) })
@@ -69,13 +71,17 @@ pub(super) fn readiness(
     let builders: http::Check = Arc::new(move || {
         let pool = pool.clone();
         Box::pin(async move {
-            let answers = pool.probe().await;
-            if answers.iter().any(|(_, answer)| answer.is_ok()) {
+            // the pool asks them every few seconds
+            let builders = pool.list();
+            if builders.iter().any(|builder| builder.state == BuilderState::Up) {
                 return Ok(());
             }
-            let problem = |(name, answer): (String, Result<_, _>)| Some(format!("{name}: {}", answer.err()?));
-            let problems: Vec<_> = answers.into_iter().filter_map(problem).collect();
-            Err(format!("no builder answers: {}", problems.join("; ")))
+            let problem = |builder: BuilderStatus| {
+                let why = builder.cause.unwrap_or_else(|| builder.state.as_str().to_owned());
+                format!("{}: {why}", builder.name)
+            };
+            let problems: Vec<_> = builders.into_iter().map(problem).collect();
+            Err(format!("no builder is up: {}", problems.join("; ")))
         })
     });
     let reachable: http::Check = Arc::new(move || {

@@ -10,6 +10,7 @@ use futures::FutureExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::fleet::Fleet;
 use super::git_user;
 use super::health::{self, Health};
 use super::host::Host;
@@ -103,6 +104,12 @@ impl Engines {
     async fn up(config: &Config, around: &Surroundings, runtime_dir: &Path) -> Result<Self, Report> {
         let settings = wiring::engines(config, around, runtime_dir);
         let mut own = Vec::new();
+        let mut builders = wiring::builders(config);
+        // before anything is started: a registry of our own is on this machine's loopback
+        let target =
+            config.image_prefix().map_or_else(|| "localhost".to_owned(), |prefix| prefix.to_string());
+        let addresses: Vec<String> = builders.iter().map(|b| b.endpoint.address.to_string()).collect();
+        engine::check_reachability(addresses.iter().map(String::as_str), &target)?;
         let prefix = match &config.registry {
             Some(prefix) => prefix.clone(),
             None => {
@@ -113,11 +120,10 @@ impl Engines {
                 format!("localhost:{port}").parse()?
             }
         };
-        let mut builders = wiring::builders(config);
         if builders.is_empty() {
             match engine::start_buildkitd(&settings, Some(prefix.host())).await {
                 Ok(buildkitd) => {
-                    let started = wiring::own_builder(&buildkitd.address);
+                    let started = wiring::own_builder(&buildkitd.address, config.solves_per_builder);
                     own.push(buildkitd);
                     builders.push(started?);
                 }
@@ -126,12 +132,6 @@ impl Engines {
                     return Err(error.into());
                 }
             }
-        }
-        let addresses: Vec<String> = builders.iter().map(|b| b.endpoint.address.to_string()).collect();
-        if let Err(error) = engine::check_reachability(addresses.iter().map(String::as_str), prefix.as_str())
-        {
-            stop_all(own).await;
-            return Err(error.into());
         }
         Ok(Self { prefix, builders, own })
     }
@@ -180,8 +180,9 @@ async fn doors(
 ) -> Result<(), Report> {
     let logins = Arc::new(KeptLogins::new(store, &engines.prefix));
     let registry = Registry::with_logins(wiring::registry(config), Some(logins))?;
-    let pool = Pool::new(engines.builders.clone());
-    look_at_builders(&pool).await;
+    let fleet = Fleet::gather(&engines.builders, store, &engines.prefix, config.solves_per_builder).await?;
+    look_at_builders(fleet.pool()).await;
+    let fleet = fleet.checking();
     let repositories = Repositories::new(config.data_dir.join("repositories"));
     let tagger = Tagger::new(store.clone(), registry.clone(), wiring::tagger(around));
     let repository_of = {
@@ -192,8 +193,8 @@ async fn doors(
     for recovered in tagger.recover(&repository_of).await? {
         tracing::warn!(?recovered, "a push that was at its commit point is settled");
     }
-    let readiness = health::readiness(store, engines, &registry, &stop);
-    let pipeline = pipeline(config, around, store, registry, pool, engines);
+    let readiness = health::readiness(store, engines, fleet.pool(), &registry, &stop);
+    let pipeline = pipeline(config, around, store, registry, fleet.pool().clone(), engines);
     let pushes = Pushes::new(
         store.clone(),
         Arc::new(pipeline),
@@ -213,16 +214,15 @@ async fn doors(
     let http_address = http.local_addr().map_err(|e| Report::internal(format!("the HTTP listener: {e}")))?;
     let host_keys = ssh::host_keys(&config.data_dir.join("ssh"))?;
     let control = admin::socket::Listener::bind(&config.data_dir, lock)?;
-    let context = wiring::admin(engines.prefix.clone(), repositories.clone(), trail.clone(), pushes.clone());
+    let context = wiring::admin(
+        engines.prefix.clone(),
+        repositories.clone(),
+        trail.clone(),
+        pushes.clone(),
+        Arc::new(fleet),
+    );
     let control = tokio::spawn(admin::socket::serve(control, store.clone(), context.clone()));
-    let ready = Ready {
-        ssh: ssh.local_addr().to_string(),
-        http: http_address.to_string(),
-        registry: engines.prefix.to_string(),
-        builders: engines.builders.iter().map(|b| b.endpoint.address.to_string()).collect(),
-        pid: std::process::id(),
-    };
-    tracing::info!(ssh = %ready.ssh, http = %ready.http, registry = %ready.registry, builders = ?ready.builders, "ready");
+    let ready = in_use(ssh.local_addr().to_string(), http_address.to_string(), engines);
     let ready = ReadyFile::write(&config.data_dir, &ready, lock)?;
 
     let housekeeper =
@@ -253,6 +253,19 @@ async fn doors(
     control.abort();
     ssh?;
     http.close().await
+}
+
+/// What is in use, for those who ask and for the log.
+fn in_use(ssh: String, http: String, engines: &Engines) -> Ready {
+    let ready = Ready {
+        ssh,
+        http,
+        registry: engines.prefix.to_string(),
+        builders: engines.builders.iter().map(|b| b.endpoint.address.to_string()).collect(),
+        pid: std::process::id(),
+    };
+    tracing::info!(ssh = %ready.ssh, http = %ready.http, registry = %ready.registry, builders = ?ready.builders, "ready");
+    ready
 }
 
 async fn end_record(trail: &Trail) {

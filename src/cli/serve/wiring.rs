@@ -74,29 +74,34 @@ pub fn engines(config: &Config, around: &Surroundings, runtime_dir: &Path) -> En
 }
 
 pub fn builders(config: &Config) -> Vec<BuilderConfig> {
-    let one = |b: &crate::config::BuilderConfig| BuilderConfig {
-        name: b.name.clone(),
+    config.builders.iter().map(|b| builder(b, config.solves_per_builder)).collect()
+}
+
+pub fn builder(builder: &config::BuilderConfig, solves_per_builder: u32) -> BuilderConfig {
+    BuilderConfig {
+        name: builder.name.clone(),
         endpoint: Endpoint {
-            address: match &b.address {
+            address: match &builder.address {
                 BuilderAddress::Unix(path) => Address::Unix(path.clone()),
                 BuilderAddress::Tcp { host, port } => Address::Tcp { host: host.clone(), port: *port },
             },
-            tls: b.tls.as_ref().map(|tls| Tls {
+            tls: builder.tls.as_ref().map(|tls| Tls {
                 ca: tls.ca.clone(),
                 cert: tls.client.as_ref().map(|(cert, _)| cert.clone()),
                 key: tls.client.as_ref().map(|(_, key)| key.clone()),
                 server_name: tls.server_name.clone(),
             }),
         },
-        bound: b.platforms.clone(),
-    };
-    config.builders.iter().map(one).collect()
+        bound: builder.platforms.clone(),
+        max: usize::try_from(builder.max.unwrap_or(solves_per_builder)).unwrap_or(usize::MAX),
+    }
 }
 
 /// The buildkitd that this server started.
-pub fn own_builder(address: &str) -> Result<BuilderConfig, Report> {
+pub fn own_builder(address: &str, solves_per_builder: u32) -> Result<BuilderConfig, Report> {
     let endpoint = Endpoint { address: address.parse::<Address>()?, tls: None };
-    Ok(BuilderConfig { name: "embedded".to_owned(), endpoint, bound: Vec::new() })
+    let max = usize::try_from(solves_per_builder).unwrap_or(usize::MAX);
+    Ok(BuilderConfig { name: "embedded".to_owned(), endpoint, bound: Vec::new(), max })
 }
 
 pub fn registry(config: &Config) -> RegistryConfig {
@@ -231,9 +236,11 @@ pub fn admin(
     repositories: Repositories,
     trail: Trail,
     pushes: Pushes,
+    builders: Arc<dyn admin::Builders>,
 ) -> admin::Context {
     let work: Option<Arc<dyn Work>> = Some(Arc::new(Builds(pushes)));
-    admin::Context { prefix: Some(prefix), repositories: Arc::new(OnDisk(repositories)), work, trail }
+    let (repositories, builders) = (Arc::new(OnDisk(repositories)), Some(builders));
+    admin::Context { prefix: Some(prefix), repositories, work, builders, trail }
 }
 
 /// The builds, as `admin` asks of them.

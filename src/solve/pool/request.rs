@@ -1,0 +1,126 @@
+//! One solve's request, and what its failure means: the words between lemnos' values and BuildKit's.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::super::failure::{FailedSolve, refused_source, shown_source};
+use super::super::progress::Translator;
+use super::ContextDirs;
+use crate::buildkit::session::filesync::{Concern, Missing, TransferStats};
+use crate::buildkit::{Exporter, Session, SolveError, SolveErrorKind, SolveRequest, SourceRule};
+use crate::event::Failure;
+use crate::kinds::dockerfile_attrs;
+use crate::model::{ImageName, Platform, SolveSpec, SourceRules};
+
+/// One frontend solve whose image is pushed by digest. Exporter attributes are this list and no other.
+pub(super) fn request(
+    spec: &SolveSpec,
+    platforms: &[Platform],
+    image: &ImageName,
+    insecure: bool,
+    context: &ContextDirs,
+    transfers: &Arc<TransferStats>,
+) -> SolveRequest {
+    let mut attrs = BTreeMap::from([
+        ("name".to_owned(), image.to_string()),
+        ("push".to_owned(), "true".to_owned()),
+        ("push-by-digest".to_owned(), "true".to_owned()),
+        ("oci-mediatypes".to_owned(), "true".to_owned()),
+        ("compression".to_owned(), spec.compression.as_str().to_owned()),
+    ]);
+    if insecure {
+        attrs.insert("registry.insecure".to_owned(), "true".to_owned());
+    }
+    SolveRequest {
+        frontend: spec.frontend.clone(),
+        frontend_attrs: dockerfile_attrs(spec, platforms),
+        exporters: vec![Exporter { kind: "image".to_owned(), attrs }],
+        // no record in the daemon's own history: it costs about 30 ms a build, and lemnos keeps one
+        internal: true,
+        source_rules: source_rules(&context.rules),
+        session: Session {
+            shared_key: context.shared_key.clone(),
+            dirs: context.dirs.clone(),
+            transfers: transfers.clone(),
+            auth: context.auth.clone(),
+        },
+        ..SolveRequest::default()
+    }
+}
+
+/// The app's rules as the daemon takes them.
+fn source_rules(rules: &SourceRules) -> Vec<SourceRule> {
+    let rule = |rule: &crate::model::policy::Rule| SourceRule {
+        pattern: rule.pattern.clone(),
+        attribute: rule.attribute.map(str::to_owned),
+        allow: rule.refused.is_none(),
+    };
+    rules.rules().iter().map(rule).collect()
+}
+
+/// The platform of a solve for one.
+pub(super) fn sole(platforms: &[Platform]) -> Option<Platform> {
+    match platforms {
+        [only] => Some(only.clone()),
+        _ => None,
+    }
+}
+
+/// `transfer`: why sending the context failed, when it did; the daemon tells only that it did.
+pub(super) fn explain(
+    error: SolveError,
+    translator: &mut Translator,
+    spec: &SolveSpec,
+    rules: &SourceRules,
+    transfer: Option<String>,
+    only: Option<Platform>,
+) -> Failure {
+    let vertex = error.vertex.as_ref();
+    let seen = vertex.and_then(|v| translator.failed(&v.digest));
+    let (name, log_tail) = match seen {
+        Some((name, tail)) => (Some(name), tail),
+        None => (vertex.map(|v| v.name.clone()).filter(|n| !n.is_empty()), Vec::new()),
+    };
+    FailedSolve {
+        vertex: name,
+        exit_code: error.exit_code,
+        only,
+        file: spec.dockerfile_path.clone(),
+        lines: error.source.as_ref().and_then(|s| s.lines()),
+        source_text: error.source.as_ref().map(|s| s.text.clone()).unwrap_or_default(),
+        log_tail,
+        refused: refused_source(&error.message).and_then(|name| {
+            let refusal = rules.refuses(name)?.clone();
+            Some((shown_source(name), refusal))
+        }),
+        builds_fault: error.kind == SolveErrorKind::Build,
+        message: match (error.exit_code, transfer) {
+            (None, Some(cause)) => format!("sending the build context: {cause}"),
+            _ => error.message,
+        },
+    }
+    .into_failure()
+}
+
+/// The builder asked for files whose content git does not hold: whatever was built of them is wrong.
+pub(super) fn lacking(concerns: &[Concern]) -> Option<Failure> {
+    let paths = |missing: Missing| -> Vec<&str> {
+        concerns.iter().filter(|c| c.missing == missing).map(|c| c.path.as_str()).take(10).collect()
+    };
+    let (submodules, pointers) = (paths(Missing::Submodule), paths(Missing::LfsPointer));
+    let mut parts = Vec::new();
+    if !submodules.is_empty() {
+        parts.push(format!("submodules ({})", submodules.join(", ")));
+    }
+    if !pointers.is_empty() {
+        parts.push(format!("Git LFS pointers ({})", pointers.join(", ")));
+    }
+    let what = parts.join(" and ");
+    (!what.is_empty()).then(|| {
+        Failure::new(
+            format!("the build needs {what}, whose content was not pushed"),
+            format!("the build asked for {what}: git holds a reference to their content, not the content"),
+        )
+        .with_remedy("commit the files themselves, or leave the paths out with .dockerignore")
+    })
+}

@@ -1,0 +1,187 @@
+//! A plan's solves over the pool: each waits for its builder, and one whose builder is lost goes once to another.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use futures::StreamExt as _;
+use futures::future::{BoxFuture, FutureExt as _};
+use futures::stream::FuturesUnordered;
+
+use super::super::progress::Translator;
+use super::request::{explain, lacking, request, sole};
+use super::roster::{Id, Turn, Want};
+use super::{BuilderConfig, CONNECT_TIMEOUT, ContextDirs, Part, Pool};
+use crate::buildkit::session::filesync::TransferStats;
+use crate::buildkit::{Client, SolveErrorKind};
+use crate::event::{BuildEvent, EventSink, Failure, plain_line};
+use crate::model::{ImageName, Platform, SolveSpec};
+
+pub(super) struct Run<'a> {
+    pub pool: &'a Pool,
+    pub app: &'a str,
+    pub spec: &'a SolveSpec,
+    pub image: &'a ImageName,
+    pub insecure: bool,
+    pub context: &'a ContextDirs,
+    pub events: &'a EventSink,
+    /// Whether builders are worth naming.
+    pub named: bool,
+    /// Numbers the steps of all solves.
+    pub numbers: Arc<AtomicU32>,
+}
+
+/// What the same platforms have been through already.
+#[derive(Debug, Clone, Default)]
+struct Past {
+    without: BTreeSet<Id>,
+    /// Whether a builder was lost in the middle of it.
+    lost: bool,
+}
+
+/// Why one solve came to nothing.
+enum Fault {
+    /// The tree's: no other builder would do better.
+    Build(Failure),
+    /// The machinery's, and the builder is there: its registry, its disk.
+    Machinery(Failure),
+    /// The builder could not be reached, or was lost in the middle of it.
+    Builder { failure: Failure, cause: String, began: bool },
+}
+
+struct Broken {
+    failure: Failure,
+    /// Whether the tree is to blame.
+    of_build: bool,
+}
+
+impl Run<'_> {
+    pub async fn all(&self) -> Result<Vec<Part>, Failure> {
+        let mut parts =
+            self.platforms(self.spec.platforms.clone(), Past::default()).await.map_err(|b| b.failure)?;
+        // whichever was done first: the result is in the plan's order
+        parts.sort_by_key(|part| {
+            let first = part.platforms.first();
+            self.spec.platforms.iter().position(|platform| Some(platform) == first)
+        });
+        Ok(parts)
+    }
+
+    fn platforms<'s>(
+        &'s self,
+        platforms: Vec<Platform>,
+        past: Past,
+    ) -> BoxFuture<'s, Result<Vec<Part>, Broken>> {
+        async move {
+            let want = Want { platforms, without: past.without.clone() };
+            let groups = self.pool.split(&want).await;
+            let groups = groups.map_err(|failure| Broken { failure, of_build: false })?;
+            let mut solves: FuturesUnordered<_> =
+                groups.into_iter().map(|platforms| self.group(platforms, past.clone())).collect();
+            let (mut parts, mut broken) = (Vec::new(), None);
+            while let Some(solved) = solves.next().await {
+                match solved {
+                    Ok(solved) => parts.extend(solved),
+                    Err(failed) if failed.of_build => return Err(failed),
+                    Err(failed) => {
+                        if !solves.is_empty() {
+                            let text =
+                                format!("{}; the rest is finished, for the next push", failed.failure.reason);
+                            self.note(&text);
+                        }
+                        broken = broken.or(Some(failed));
+                    }
+                }
+            }
+            broken.map_or(Ok(parts), Err)
+        }
+        .boxed()
+    }
+
+    async fn group(&self, platforms: Vec<Platform>, past: Past) -> Result<Vec<Part>, Broken> {
+        let want = Want { platforms: platforms.clone(), without: past.without.clone() };
+        let (slot, turn) = self.pool.turn(self.app, want, self.events).await;
+        let Turn::Builder { id, config } = turn else {
+            drop(slot);
+            return self.platforms(platforms, past).await;
+        };
+        match self.attempt(&config, platforms.clone()).await {
+            Ok(part) => Ok(vec![part]),
+            Err(Fault::Build(failure)) => Err(Broken { failure, of_build: true }),
+            Err(Fault::Machinery(failure)) => Err(Broken { failure, of_build: false }),
+            Err(Fault::Builder { failure, cause, began }) => {
+                // before the slot is free: nobody else shall get it
+                self.pool.heard(id, &config.name, Err(cause));
+                drop(slot);
+                let broken = Broken { failure, of_build: false };
+                if began && past.lost {
+                    return Err(broken);
+                }
+                let mut past = Past { lost: past.lost || began, ..past };
+                past.without.insert(id);
+                let want = Want { platforms: platforms.clone(), without: past.without.clone() };
+                if self.pool.split(&want).await.is_err() {
+                    return Err(broken);
+                }
+                self.note(&format!("{}: another builder takes over", broken.failure.reason));
+                self.platforms(platforms, past).await
+            }
+        }
+    }
+
+    async fn attempt(&self, builder: &BuilderConfig, platforms: Vec<Platform>) -> Result<Part, Fault> {
+        let name = &builder.name;
+        if self.named {
+            let (builder, platforms) = (plain_line(name), platforms.clone());
+            self.events.emit(BuildEvent::SolveStarted { builder, platforms });
+        }
+        let client = Client::connect(&builder.endpoint, CONNECT_TIMEOUT).await.map_err(|error| {
+            let cause = plain_line(&error.to_string());
+            let failure = Failure::new(format!("builder {name} does not answer"), cause.clone()).with_remedy(
+                "push again; if it stays, the operator looks at the builder (lemnos builders list)",
+            );
+            Fault::Builder { failure, cause, began: false }
+        })?;
+        let only = sole(&platforms);
+        let path = self.spec.dockerfile_path.clone();
+        let mut translator = Translator::new(self.events.clone(), self.numbers.clone(), path, only.clone())
+            .with_tail(self.context.log_tail_lines);
+        let transfers = Arc::new(TransferStats::default());
+        let request = request(self.spec, &platforms, self.image, self.insecure, self.context, &transfers);
+        let result = client.solve(request, |event| translator.take(event)).await;
+        if let Some(failure) = lacking(&transfers.concerns()) {
+            // also where the solve failed: what was not there is the likelier cause
+            return Err(Fault::Build(failure));
+        }
+        let solved = result.map_err(|error| {
+            if error.lost {
+                translator.abandon(&format!("builder {name} lost"));
+                return lost(name, &platforms, &error.message);
+            }
+            let of_build = error.kind == SolveErrorKind::Build;
+            let failure =
+                explain(error, &mut translator, self.spec, &self.context.rules, transfers.failure(), only);
+            if of_build { Fault::Build(failure) } else { Fault::Machinery(failure) }
+        })?;
+        let digest = solved.attrs.get("containerimage.digest").and_then(|d| d.parse().ok());
+        let digest = digest.ok_or_else(|| {
+            let cause = format!("builder {name} ended the solve without telling the image's digest");
+            Fault::Machinery(Failure::new("builder failed: no digest", cause).with_remedy("push again"))
+        })?;
+        Ok(Part { digest, platforms })
+    }
+
+    fn note(&self, text: &str) {
+        self.events.emit(BuildEvent::Note { text: plain_line(text) });
+    }
+}
+
+fn lost(name: &str, platforms: &[Platform], message: &str) -> Fault {
+    let names: Vec<String> = platforms.iter().map(ToString::to_string).collect();
+    let cause = plain_line(message);
+    let told = format!("builder {name} was lost while it built {}: {cause}", names.join(", "));
+    let failure = Failure::new(format!("builder {name} lost"), told).with_remedy(
+        "this is not your commit's fault: push again; if it stays, the operator looks at the builder (lemnos builders list)",
+    );
+    Fault::Builder { failure, cause, began: true }
+}
