@@ -329,9 +329,14 @@ fn help_names_what_the_one_who_asks_may_ask_for() {
         let line = line.replace("KEY=VALUE", "target=x").replace("BUILD", "ffffffff").replace("APP", "shop");
         let line =
             line.replace("USER", "eve").replace(" FILE", "").replace("destroy shop", "destroy shop --yes");
-        let line = line.replace("ROLE", "member").replace("keys import eve", "keys import eve --github eve");
+        let line = line.replace("PLACE -u", "registry.example.com -u eve --password-stdin");
+        let line = line
+            .replace("PLACE", "registry.example.com")
+            .replace("ROLE", "member")
+            .replace("keys import eve", "keys import eve --github eve");
         let line = if line.starts_with("keys add") { "keys add".to_owned() } else { line };
-        let said = place.ssh_with("eve", &line, "");
+        let said =
+            place.ssh_with("eve", &line, if line.contains("--password-stdin") { "secret\n" } else { "" });
         let admins_only = said.err.contains("only administrators may");
         assert_eq!(admins_only, !member.contains(verb), "{line}: {said:?}");
     }
