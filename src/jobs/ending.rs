@@ -108,7 +108,7 @@ impl Shared {
 }
 
 /// A commit that no build needs any more may be collected.
-fn release(repository: &std::path::Path, build: &BuildId) {
+pub(super) fn release(repository: &std::path::Path, build: &BuildId) {
     if let Err(error) = refs::release(repository, build) {
         tracing::warn!(%build, %error, "the build's hidden ref stays");
     }

@@ -28,6 +28,9 @@ impl Pushes {
             } else if build.digest.is_some() {
                 // it was published: only its last word is missing
                 shared.finish(&build.id, &Finished::as_state(BuildState::Succeeded, now_ms(), None)).await;
+                if let Some(app) = shared.store.app(&build.app).await? {
+                    super::ending::release(&(shared.repository_of)(&app.id), &build.id);
+                }
             } else if build.detached {
                 shared.resume(build).await?;
             } else {

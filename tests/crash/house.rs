@@ -338,8 +338,16 @@ impl House {
         })
     }
 
-    /// What no ended push may leave in the repositories.
+    /// What no ended push may leave in the repositories; a build that did not succeed keeps its commit, to be done again.
     pub fn leftovers(&self) -> Vec<String> {
+        let kept: Vec<String> = match self.data().join("lemnos.db").exists() {
+            true => self.records().builds,
+            false => Vec::new(),
+        }
+        .into_iter()
+        .filter(|build| !build.state.is_live() && build.state != lemnos::model::BuildState::Succeeded)
+        .map(|build| build.id.to_string())
+        .collect();
         let mut found = Vec::new();
         let mut waiting = vec![self.data().join("repositories")];
         while let Some(dir) = waiting.pop() {
@@ -349,7 +357,7 @@ impl House {
                 let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
                 let temporary =
                     ["tmp_", "incoming-", ".removed-"].iter().any(|start| name.starts_with(start));
-                let hidden = dir.ends_with("refs/lemnos/builds");
+                let hidden = dir.ends_with("refs/lemnos/builds") && !kept.contains(&name);
                 if temporary || hidden || name.ends_with(".lock") {
                     found.push(path.display().to_string());
                 }

@@ -24,8 +24,16 @@ fn shop(house: &House) -> PathBuf {
     house.repository("shop", &[("Dockerfile", QUICK), ("greeting", "hello\n")])
 }
 
-/// What no ended push may leave in the repositories: quarantines, locks, hidden refs.
+/// What no ended push may leave in the repositories: quarantines, locks, and hidden refs but those by which builds that did not
+/// succeed can be done again.
 fn leftovers(house: &House) -> Vec<String> {
+    let said = house.lemnos(&["builds", "list", "--limit", "1000", "--json"]).succeeded();
+    let builds: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    let ended = |build: &&serde_json::Value| {
+        !["queued", "running", "succeeded"].contains(&build["state"].as_str().unwrap())
+    };
+    let kept: Vec<&str> =
+        builds.as_array().unwrap().iter().filter(ended).map(|b| b["id"].as_str().unwrap()).collect();
     let mut found = Vec::new();
     let mut waiting = vec![house.data().join("repositories")];
     while let Some(dir) = waiting.pop() {
@@ -33,13 +41,16 @@ fn leftovers(house: &House) -> Vec<String> {
             let entry = entry.unwrap();
             let name = entry.file_name().to_string_lossy().into_owned();
             let path = entry.path();
-            let hidden = path.parent().unwrap().ends_with("refs/lemnos/builds");
+            let hidden =
+                path.parent().unwrap().ends_with("refs/lemnos/builds") && !kept.contains(&name.as_str());
             let temporary = ["tmp_", "incoming-", ".removed-"].iter().any(|prefix| name.starts_with(prefix));
             if temporary || hidden || name.ends_with(".lock") {
                 found.push(path.display().to_string());
             }
-            if name == "packed-refs" && std::fs::read_to_string(&path).unwrap().contains("refs/lemnos") {
-                found.push(path.display().to_string());
+            if name == "packed-refs" {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let ids = text.lines().filter_map(|line| line.rsplit_once("refs/lemnos/builds/"));
+                found.extend(ids.filter(|(_, id)| !kept.contains(id)).map(|(_, id)| id.to_owned()));
             }
             if entry.file_type().unwrap().is_dir() {
                 waiting.push(path);

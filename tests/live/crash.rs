@@ -83,7 +83,8 @@ fn a_kill_while_building_leaves_nothing_behind() {
     let repositories = house.data().join("repositories");
     let repository = std::fs::read_dir(&repositories).unwrap().next().unwrap().unwrap().path();
     let refs = house.git(&repository, &["for-each-ref"]).succeeded().stdout;
-    assert_eq!(refs, "", "the hidden ref of the interrupted build is released");
+    let id = house.builds("shop")[0]["id"].as_str().unwrap().to_owned();
+    assert!(refs.trim().ends_with(&format!("refs/lemnos/builds/{id}")), "it can be done again: {refs}");
     house.commit(&dir, &[("Dockerfile", "FROM busybox\nRUN true\n")], "quick");
     house.push(&dir, &["main"]).succeeded();
 }
@@ -116,8 +117,66 @@ fn the_older_of_two_racing_builds_changes_nothing() {
     let newer = house.commit(&dir, &[("Dockerfile", DOCKERFILE), ("greeting", "newer\n")], "newer");
     house.push(&dir, &["main"]).succeeded();
     let newest = house.digest("shop", "main");
-    slow.finish().failed().shows("! [remote rejected] HEAD -> main (refs/heads/main moved meanwhile)");
+    slow.finish().failed().shows("! [remote rejected] HEAD -> main (superseded by ");
     assert_eq!(house.digest("shop", "main"), newest);
     assert_eq!(house.digest("shop", "latest"), newest);
     assert_eq!(house.remote_refs(&dir)["refs/heads/main"], newer);
+}
+
+#[test]
+fn a_detached_build_survives_a_kill_and_is_followed_from_its_first_line() {
+    let mut house = House::start("detach");
+    house.app("shop");
+    house.lemnos(&["apps", "set", "shop", "platforms=linux/amd64"]).succeeded();
+    let dir = house.repository("shop", &[("Dockerfile", "FROM busybox\nRUN echo started; sleep 5\n")]);
+    house.push(&dir, &["-o", "detach", "main"]).succeeded().shows("goes on by itself");
+    let id = house.builds("shop")[0]["id"].as_str().unwrap().to_owned();
+    assert!(house.remote_refs(&dir).contains_key("refs/heads/main"), "the ref has moved");
+    assert_eq!(house.manifest("shop", "main"), None);
+    let logs = |house: &House| house.lemnos(&["builds", "logs", &id]).succeeded().stdout;
+    house.until("the step says something", |house| logs(house).contains("started"));
+    house.kill_server();
+    house.serve();
+    house
+        .lemnos(&["builds", "logs", &id, "-f"])
+        .succeeded()
+        .shows("Received main at")
+        .shows("the server was restarted: building again")
+        .shows("Done in");
+    assert!(house.manifest("shop", "main").is_some(), "the tags have followed");
+    assert_eq!(house.builds("shop")[0]["state"], "succeeded");
+    leaves_nothing(&house);
+}
+
+#[test]
+fn a_cancelled_build_ends_its_step_and_its_push() {
+    let mut house = House::start("cancel");
+    house.app("shop");
+    house.lemnos(&["apps", "set", "shop", "platforms=linux/amd64"]).succeeded();
+    let dir = house.repository("shop", &[("Dockerfile", "FROM busybox\nRUN echo started; sleep 61803\n")]);
+    let client = house.begin_push(&dir, &["main"]).until("started");
+    let id = house.builds("shop")[0]["id"].as_str().unwrap().to_owned();
+    house.lemnos(&["builds", "cancel", &id]).succeeded();
+    client.finish().failed().shows("! [remote rejected] main -> main (cancelled by the operator)");
+    house.until("the step is gone", |house| {
+        let said = house.command("ps").args(["-eo", "args"]).output().unwrap();
+        !String::from_utf8_lossy(&said.stdout).lines().any(|line| line == "sleep 61803")
+    });
+    assert_eq!(house.builds("shop")[0]["state"], "cancelled");
+    house.lemnos(&["builds", "cancel", &id]).failed().shows("has ended already: cancelled");
+}
+
+#[test]
+fn a_client_that_goes_takes_its_build_along_only_when_asked() {
+    let mut house = House::start("gone");
+    house.app("shop");
+    house.lemnos(&["apps", "set", "shop", "platforms=linux/amd64"]).succeeded();
+    let talking = "FROM busybox\nRUN echo started; for i in $(seq 60); do echo $i; sleep 0.1; done\n";
+    let dir = house.repository("shop", &[("Dockerfile", talking)]);
+    house.begin_push(&dir, &["-o", "cancel-on-disconnect", "main"]).until("started").kill();
+    house.until("the build is cancelled", |house| house.builds("shop")[0]["state"] == "cancelled");
+    assert!(house.remote_refs(&dir).is_empty());
+    house.begin_push(&dir, &["main"]).until("started").kill();
+    house.until("the build has succeeded", |house| house.builds("shop")[0]["state"] == "succeeded");
+    assert!(house.manifest("shop", "main").is_some());
 }

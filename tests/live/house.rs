@@ -2,6 +2,7 @@
 //! and the real git and OpenSSH clients around it.
 
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -391,6 +392,8 @@ impl House {
             .args(args)
             .stderr(Stdio::piped())
             .stdout(Stdio::null())
+            // a group of its own, so that it can go with its ssh
+            .process_group(0)
             .spawn()
             .unwrap();
         let screen = BufReader::new(client.stderr.take().unwrap());
@@ -501,7 +504,8 @@ impl Pushing {
 
     /// SIGKILL, as a closed lid would.
     pub fn kill(mut self) {
-        self.client.kill().unwrap();
+        let group = format!("-{}", self.client.id());
+        assert!(Command::new("kill").args(["-KILL", "--", &group]).status().unwrap().success());
         self.client.wait().unwrap();
     }
 }

@@ -24,7 +24,7 @@ use crate::error::{Kind, Report};
 use crate::failpoint::Failpoints;
 use crate::housekeeping::Housekeeper;
 use crate::jobs::Pushes;
-use crate::model::{ImagePrefix, Platform};
+use crate::model::{BuildState, ImagePrefix, Platform};
 use crate::pipeline::{Pipeline, Settings};
 use crate::receive::{Receiver, Repositories, refs};
 use crate::registry::Registry;
@@ -333,9 +333,11 @@ async fn release_kept(store: &Store, repository: &Path) {
     });
     for (build, _) in kept {
         // a store that does not answer lets nothing go
-        if let Ok(None) = store.build(&build).await
-            && let Err(error) = refs::release(repository, &build)
-        {
+        let over = store
+            .build(&build)
+            .await
+            .is_ok_and(|found| found.is_none_or(|build| build.state == BuildState::Succeeded));
+        if over && let Err(error) = refs::release(repository, &build) {
             tracing::warn!(%build, %error, "the build's hidden ref stays");
         }
     }
