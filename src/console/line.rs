@@ -183,16 +183,27 @@ fn has_short_form(command: &clap::Command, path: &str) -> bool {
         .any(|verb| verb.get_about().is_some_and(|about| about.to_string().contains(&says)))
 }
 
+fn value_name(argument: &clap::Arg) -> String {
+    let named = argument.get_value_names().and_then(<[_]>::first).map(ToString::to_string);
+    named.unwrap_or_else(|| argument.get_id().as_str().to_uppercase())
+}
+
 fn described(path: String, verb: &clap::Command) -> [String; 3] {
     let mut usage = path.clone();
     for argument in verb.get_positionals() {
-        let name =
-            argument.get_value_names().and_then(<[_]>::first).map_or_else(String::new, ToString::to_string);
-        let name = if name.is_empty() { argument.get_id().as_str().to_uppercase() } else { name };
+        let name = value_name(argument);
         usage.push_str(&if argument.is_required_set() { format!(" {name}") } else { format!(" [{name}]") });
     }
-    for letter in verb.get_arguments().filter_map(clap::Arg::get_short).filter(|c| *c != 'h') {
-        usage.push_str(&format!(" [-{letter}]"));
+    for argument in verb.get_arguments().filter(|argument| !argument.is_positional()) {
+        let takes_value = argument.get_action().takes_values();
+        match (argument.get_short(), argument.get_long()) {
+            (_, Some(long)) if takes_value && argument.is_required_set() => {
+                usage.push_str(&format!(" --{long} {}", value_name(argument)));
+            }
+            (_, Some(long)) if argument.is_required_set() => usage.push_str(&format!(" --{long}")),
+            (Some(short), _) if !takes_value && short != 'h' => usage.push_str(&format!(" [-{short}]")),
+            _ => {}
+        }
     }
     let about = verb.get_about().map(ToString::to_string).unwrap_or_default();
     [usage, about, path]

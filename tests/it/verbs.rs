@@ -324,19 +324,19 @@ fn help_names_what_the_one_who_asks_may_ask_for() {
     assert!(member.iter().all(|verb| admin.contains(verb)) && admin.len() > member.len());
     // help and rights agree, verb by verb
     for verb in admin.iter().filter(|verb| *verb != "help") {
-        let line = verb.replace(['[', ']', '…'], "");
+        // what may be left out is left out
+        let line: String = verb
+            .split_inclusive(']')
+            .map(|part| part.split(" [").next().unwrap().trim_end_matches(']'))
+            .collect();
         let line = line.replace("FINGERPRINT", "SHA256:7TvMabxLmq7dUiszEhii8VWzAJ4CVIZ018qUNc/7zxg");
         let line = line.replace("KEY=VALUE", "target=x").replace("BUILD", "ffffffff").replace("APP", "shop");
-        let line =
-            line.replace("USER", "eve").replace(" FILE", "").replace("destroy shop", "destroy shop --yes");
-        let line = line.replace("PLACE -u", "registry.example.com -u eve --password-stdin");
         let line = line
+            .replace("USER", "eve")
             .replace("PLACE", "registry.example.com")
-            .replace("ROLE", "member")
-            .replace("keys import eve", "keys import eve --github eve");
-        let line = if line.starts_with("keys add") { "keys add".to_owned() } else { line };
-        let said =
-            place.ssh_with("eve", &line, if line.contains("--password-stdin") { "secret\n" } else { "" });
+            .replace("destroy shop", "destroy shop --yes");
+        let line = line.replace("ROLE", "member").replace("keys import eve", "keys import eve --github eve");
+        let said = place.ssh_with("eve", &line, "secret\n");
         let admins_only = said.err.contains("only administrators may");
         assert_eq!(admins_only, !member.contains(verb), "{line}: {said:?}");
     }
@@ -489,6 +489,39 @@ fn a_follower_who_does_not_read_holds_up_no_build() {
     follower.stdout.take().unwrap().read_to_string(&mut out).unwrap();
     assert!(out.contains("Done in"), "and finds all of it later: {out}");
     assert!(follower.wait().unwrap().success());
+}
+
+#[test]
+fn cancel_and_retry_by_who_may_push() {
+    let place = Place::new();
+    let push = place.begin("never");
+    let build = place.newest();
+    let said = place.ssh("bob", &format!("cancel {build}")).well();
+    assert!(said.starts_with("Cancelled build "), "{said}");
+    assert!(!push.wait_with_output().unwrap().status.success());
+    let shown: Value =
+        serde_json::from_str(&place.ssh("bob", &format!("show {build} --json")).well()).unwrap();
+    assert_eq!((&shown["state"], &shown["cancelled_by"]), (&"cancelled".into(), &"bob".into()));
+    let again = place.ssh("bob", &format!("cancel {build}"));
+    assert_eq!(again.status, Some(5), "{again:?}");
+    place.push("good", BUILT);
+    let build = place.newest();
+    let said = place.ssh("bob", &format!("retry {build}")).well();
+    assert!(said.starts_with("Queued build "), "{said}");
+    let again = place.newest();
+    assert_ne!(again, build);
+    assert_eq!(place.ssh("bob", &format!("logs {again} -f")).status, Some(0));
+    let shown: Value =
+        serde_json::from_str(&place.ssh("bob", &format!("show {again} --json")).well()).unwrap();
+    assert_eq!(shown["retry_of"], build);
+    for verb in ["cancel", "retry"] {
+        assert_eq!(place.ssh("eve", &format!("{verb} {build}")).status, Some(3));
+    }
+    let plan: Value = serde_json::from_str(&place.ssh("bob", "plan shop main --json").well()).unwrap();
+    assert_eq!(plan["app"], "shop");
+    assert_eq!(place.ssh("bob", "plan shop main").well(), place.local("apps plan shop main").well());
+    // what git shows of a plan is its JSON
+    assert_eq!(place.ssh("bob", "plan shop main --json"), place.local("apps plan shop main --json"));
 }
 
 #[test]
