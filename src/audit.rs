@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use crate::event::plain_line;
+use crate::metrics;
 pub use crate::model::audit::{Entry, Event, Filter, Logged, Verdict, Who};
 use crate::store::Store;
 pub use crate::store::now_ms;
@@ -52,8 +53,9 @@ pub fn entry(actor: Who, event: Event) -> Entry {
     Entry::new(now_ms(), actor, event)
 }
 
-/// The log has it as well, for those who watch that.
+/// The log and the metrics have it as well, for those who watch these.
 fn say(entry: &Entry) {
+    metrics::audited(entry);
     tracing::info!(
         target: "audit", event = entry.event.name(), actor = %entry.actor, key = entry.key.as_ref().map(|k| k.as_str()),
         peer = entry.peer.map(tracing::field::display), app = entry.app.as_ref().map(|a| a.as_str()),

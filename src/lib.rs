@@ -23,6 +23,7 @@ pub mod housekeeping;
 pub mod http;
 pub mod jobs;
 pub mod kinds;
+pub mod metrics;
 pub mod model;
 pub mod notify;
 pub mod owner;

@@ -18,6 +18,7 @@ use crate::detect;
 use crate::error::Report;
 use crate::event::{BuildEvent, EventSink, Failure, plain_json, plain_line};
 use crate::failpoint::{Failpoints, Point};
+use crate::metrics::{self, Stage};
 use crate::model::{
     BuildId, BuildPlan, Digest, ImagePlan, ImagePrefix, Platform, Publication, Push, RefUpdate, Sha,
     SourcePolicy, SourceRules,
@@ -134,6 +135,7 @@ impl Pipeline {
         rules: &Arc<SourceRules>,
         events: &EventSink,
     ) -> Result<BuildPlan, Failure> {
+        let _timing = metrics::time(Stage::Plan);
         let (job, events, settings, rules) =
             (job.clone(), events.clone(), self.settings.clone(), rules.clone());
         blocking(move || plan_commit(&job, &settings, &rules, &events)).await
@@ -175,6 +177,7 @@ impl Pipeline {
         rules: &Arc<SourceRules>,
         events: &EventSink,
     ) -> Result<Vec<Vec<Child>>, Failure> {
+        let _timing = metrics::time(Stage::Solve);
         let mut pushed: Vec<(Digest, Option<Platform>)> = Vec::new();
         let mut ledgers = Vec::new();
         for spec in &image.solves {
@@ -211,6 +214,7 @@ impl Pipeline {
                 self.keep_ledger(ledger, &key).await;
             }
         };
+        tracing::info!(build = %job.build, parts = pushed.len(), "solved");
         let ((), fetched) = tokio::join!(keep, assemble::fetch(&self.registry, &image.name, &pushed));
         fetched.map_err(|e| from_report(Report::from(e)))
     }
@@ -233,9 +237,11 @@ impl Pipeline {
         children: Vec<Vec<Child>>,
         events: &EventSink,
     ) -> Result<Publication, assemble::AssembleError> {
+        let _timing = metrics::time(Stage::Assemble);
         let platforms: Vec<Platform> = image.solves.iter().flat_map(|s| s.platforms.clone()).collect();
         let index = assemble::index(&platforms, children, &image.annotations)?;
         let digest = assemble::push(&self.registry, &image.name, &index, &self.failpoints).await?;
+        tracing::info!(build = %job.build, image = %image.name, %digest, "assembled");
         events.emit(BuildEvent::Assembled { image: image.name.clone(), digest: digest.clone(), platforms });
         Ok(Publication {
             build: job.build.clone(),
@@ -314,7 +320,8 @@ fn plan_commit(
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work)
+    let span = tracing::Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work))
         .await
         .unwrap_or_else(|error| Err(internal(format!("a stage ended unexpectedly: {error}"))))
 }

@@ -17,9 +17,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
+use tracing::Instrument as _;
 
 use crate::event::EventSink;
 use crate::failpoint::{Failpoints, Injected};
+use crate::metrics;
 use crate::model::{App, BuildId, Digest, Generation, ImageName, RefName, Sha, Tag};
 use crate::registry::{Registry, RegistryError};
 use crate::store::{JournalEntry, Store, StoreError};
@@ -172,8 +174,14 @@ impl Tagger {
     ) -> Result<Committed, TagError> {
         let shared = self.shared.clone();
         let (app_id, repository, events) = (app.id.clone(), repository.to_owned(), events.clone());
-        let run = async move { commit::run(&shared, &app_id, &repository, moves, &events).await };
-        tokio::spawn(run).await.map_err(|error| TagError::Abnormal(error.to_string()))?
+        let run = async move {
+            let _timing = metrics::time(metrics::Stage::Tag);
+            let (moves_in_all, committed) =
+                (moves.len(), commit::run(&shared, &app_id, &repository, moves, &events).await);
+            tracing::info!(app.id = %app_id, moves = moves_in_all, refused = committed.as_ref().err().map(tracing::field::display), "commit point passed");
+            committed
+        };
+        tokio::spawn(run.in_current_span()).await.map_err(|error| TagError::Abnormal(error.to_string()))?
     }
 
     /// Counts one more accepted move of a ref that stays where it is: what is built anew for it follows in its turn. `Gone`

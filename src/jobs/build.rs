@@ -12,6 +12,7 @@ use super::record::{LineSink, Recorder};
 use crate::error::Report;
 use crate::event::{BuildEvent, EventSink, Failure, plain_line};
 use crate::failpoint::Point;
+use crate::metrics;
 use crate::model::{Build, Push, RefUpdate};
 use crate::pipeline::{Built, RefBuild, from_report};
 use crate::receive::{PushOutput, refs};
@@ -90,6 +91,7 @@ impl Shared {
         let tell = |other: &Entry| job.note(&waiting_for(other));
         self.lanes.turn(&job.lane, &job.repository, tell).await?;
         self.still_wins(job).await?;
+        let queueing = metrics::time(metrics::Stage::Queue);
         let slot = {
             let what = format!("{} {}", job.push.app.name, job.update.name.short());
             let on_place = |place| job.note(&format!("waiting: {place}"));
@@ -114,6 +116,7 @@ impl Shared {
                 }
             }
         };
+        drop(queueing);
         self.store.start_build(&job.build.id, now_ms()).await?;
         job.lane.run();
         self.pass(Point::AfterQueue).await;

@@ -7,6 +7,7 @@ use super::build::{Halt, Job};
 use super::lanes::Stop;
 use crate::event::{BuildEvent, Failure};
 use crate::failpoint::Point;
+use crate::metrics;
 use crate::model::{BuildId, BuildState, Publication};
 use crate::pipeline::shorten_reason;
 use crate::receive::refs;
@@ -65,6 +66,7 @@ impl Shared {
     /// Writes the end and lets the lane go.
     pub(super) async fn end(&self, job: Job, end: Finished) {
         let Job { push, repository, build, lane, recorder, .. } = job;
+        metrics::build_ended(end.state, recorder.kind());
         if let Err(error) = recorder.finish().await {
             tracing::error!(build = %build.id, %error, "part of the build's log is lost");
         }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::build::{Halt, Job};
 use super::lanes::Stop;
@@ -54,7 +55,7 @@ impl PushHandler for Pushes {
         // a task of its own: whoever waits for the answers may go away, the push goes on
         let task = shared.tasks.spawn({
             let shared = shared.clone();
-            async move { shared.run(Arc::new(push), &repository, output).await }
+            async move { shared.run(Arc::new(push), &repository, output).await }.in_current_span()
         });
         task.await.unwrap_or_else(|error| {
             tracing::error!(%error, "a push ended unexpectedly");
@@ -305,7 +306,8 @@ impl Shared {
                 "       follow it: ssh HOST logs {short} -f, or lemnos builds logs {short} -f"
             ));
             let shared = self.clone();
-            self.tasks.spawn(async move { shared.follow_through(*job, Some(generation)).await });
+            self.tasks
+                .spawn(async move { shared.follow_through(*job, Some(generation)).await }.in_current_span());
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use crate::event::{BuildEvent, EventSink, Recorded};
-use crate::model::BuildId;
+use crate::model::{BuildId, KindName};
 use crate::notify::text::TextRenderer;
 use crate::store::{Store, StoreError};
 
@@ -41,6 +41,7 @@ struct Shared {
 struct State {
     next_seq: u64,
     logged_bytes: usize,
+    kind: Option<KindName>,
     clipped: bool,
     renderer: TextRenderer,
     last_line: Instant,
@@ -80,6 +81,9 @@ impl Shared {
     }
 
     fn put(&self, state: &mut State, event: BuildEvent) {
+        if let BuildEvent::Detected { kind, .. } = &event {
+            state.kind = Some(*kind);
+        }
         let recorded = Recorded { seq: state.next_seq, at_ms: self.elapsed_ms(), event };
         state.next_seq += 1;
         if !matches!(recorded.event, BuildEvent::Note { .. }) {
@@ -132,6 +136,7 @@ impl Recorder {
             state: Mutex::new(State {
                 next_seq,
                 logged_bytes: 0,
+                kind: None,
                 clipped: false,
                 renderer: TextRenderer::new(color),
                 last_line: now,
@@ -152,6 +157,11 @@ impl Recorder {
 
     pub fn elapsed_ms(&self) -> u64 {
         self.shared.elapsed_ms()
+    }
+
+    /// What was detected, once it was.
+    pub fn kind(&self) -> Option<KindName> {
+        self.shared.state().kind
     }
 
     /// Returns when nothing has come of the build for `limit`, counted from now at the earliest.
@@ -286,6 +296,7 @@ mod tests {
                 next_seq: 0,
                 logged_bytes: LOG_LIMIT_BYTES - 2 * LINE_COST_BYTES,
                 clipped: false,
+                kind: None,
                 renderer: TextRenderer::new(false),
                 last_line: Instant::now(),
                 last_sign: Instant::now(),
@@ -312,6 +323,7 @@ mod tests {
                 next_seq: 0,
                 logged_bytes: 0,
                 clipped: false,
+                kind: None,
                 renderer: TextRenderer::new(false),
                 last_line: began,
                 last_sign: began,

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::Instrument as _;
+
 use super::{Pushes, Shared};
 use crate::error::Report;
 use crate::model::{Build, BuildId, BuildState, Generation, Push};
@@ -135,7 +137,8 @@ impl Shared {
         job.note("the server was restarted: building again");
         tracing::info!(build = %job.build.id, app = %push.app.name, reference = %job.update.name, "build resumed");
         let shared = self.clone();
-        self.tasks.spawn(async move { shared.follow_through(job, generation).await });
+        let span = tracing::error_span!("push", push = %job.push.id);
+        self.tasks.spawn(async move { shared.follow_through(job, generation).await }.instrument(span));
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::lanes::{Stop, TooLate};
 use super::{Pushes, Shared};
@@ -208,7 +209,8 @@ impl Shared {
         let mut build = job.build.clone();
         build.generation = generation.as_ref().map(|g| g.number);
         let shared = self.clone();
-        self.tasks.spawn(async move { shared.follow_through(job, generation).await });
+        let span = tracing::error_span!("push", push = %job.push.id);
+        self.tasks.spawn(async move { shared.follow_through(job, generation).await }.instrument(span));
         Ok(build)
     }
 

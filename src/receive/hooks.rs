@@ -9,12 +9,13 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use super::child::Progress;
 use super::durable::Syncing;
@@ -28,6 +29,7 @@ use super::quarantine::Inspection;
 use super::request::GitRequest;
 use super::service::{PushHandler, RefAnswer};
 use crate::audit::{self, Entry, Event, Trail, Who};
+use crate::metrics;
 use crate::model::{Push, PushOptions, RefUpdate};
 
 mod connection;
@@ -64,6 +66,9 @@ pub(super) struct Session {
     stage: Mutex<Stage>,
     /// The new objects on their way to the disk.
     syncing: Mutex<Option<Syncing>>,
+    began: Instant,
+    /// What the request's task stands in: its hooks call from outside.
+    span: tracing::Span,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,7 +185,8 @@ impl Session {
         gone: CancellationToken,
     ) -> Self {
         let (stage, syncing) = (Mutex::new(Stage::Began), Mutex::default());
-        Self { request, repository, progress, gone, stage, syncing }
+        let (began, span) = (Instant::now(), tracing::Span::current());
+        Self { request, repository, progress, gone, stage, syncing, began, span }
     }
     /// How many commands got past git and us, to the handler.
     pub(super) fn handed(&self) -> usize {
@@ -267,11 +273,14 @@ async fn answer(stream: UnixStream, caller: u32, sessions: &Sessions, answering:
         return hook.refuse(reason).await;
     };
     session.progress.with_server(true);
-    match hello.hook.as_str() {
-        "pre-receive" => pre_receive(&mut hook, &session, &hello, answering).await,
-        "proc-receive" => proc_receive(&mut hook, &session, answering).await,
-        _ => refuse(&mut hook, &session.request, answering, "there is no such hook").await,
-    }
+    let answering = async {
+        match hello.hook.as_str() {
+            "pre-receive" => pre_receive(&mut hook, &session, &hello, answering).await,
+            "proc-receive" => proc_receive(&mut hook, &session, answering).await,
+            _ => refuse(&mut hook, &session.request, answering, "there is no such hook").await,
+        }
+    };
+    answering.instrument(session.span.clone()).await;
     session.progress.with_server(false);
 }
 
@@ -438,7 +447,11 @@ async fn hand_over(
     };
     let (output, reader) = PushOutput::channel(answering.limits.output_buffer_bytes, session.gone.clone());
     let (handler, repository) = (Arc::clone(&answering.handler), session.repository.clone());
-    let work = answering.tracker.spawn(async move { handler.push(push, repository, output).await });
+    let ms = u64::try_from(session.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    metrics::took(metrics::Stage::Receive, session.began.elapsed());
+    tracing::info!(app = %about.app.name, refs = push.updates.len(), ms, "received");
+    let work = async move { handler.push(push, repository, output).await };
+    let work = answering.tracker.spawn(work.in_current_span());
     let finished = async {
         let answers = work.await;
         session.progress.with_server(false);

@@ -46,6 +46,18 @@ impl fmt::Display for GitService {
     }
 }
 
+impl GitRequest {
+    /// What every line of the log about this request stands in. Of the level `error`, so that no filter takes the id from
+    /// the lines that it lets through.
+    pub fn span(&self) -> tracing::Span {
+        if self.service.writes() {
+            tracing::error_span!("push", push = %self.id)
+        } else {
+            tracing::error_span!("request", request = %self.id)
+        }
+    }
+}
+
 /// One request to run a git service.
 #[derive(Debug, Clone)]
 pub struct GitRequest {

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use tokio::io::AsyncWriteExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use super::child::{self, Cut, Ended, HookPlace, Progress};
 use super::error::ReceiveError;
@@ -102,7 +103,7 @@ impl Receiver {
     pub async fn serve(&self, request: GitRequest, io: GitIo) -> u32 {
         let inner = Arc::clone(&self.0);
         let id = request.id.clone();
-        let served = self.0.tracker.spawn(async move { inner.serve(request, io).await });
+        let served = self.0.tracker.spawn(async move { inner.serve(request, io).await }.in_current_span());
         served.await.unwrap_or_else(|cause| {
             tracing::error!(request = %id, %cause, "serving a request failed");
             128

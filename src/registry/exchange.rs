@@ -18,6 +18,7 @@ use super::credentials::{Credential, Credentials, Logins};
 use super::fault::{Problem, RegistryError, connection_problem};
 use super::token::{self, Authorization, Question};
 use super::{DOCKER_LIST, DOCKER_MANIFEST, INDEX, MANIFEST, Reference, RegistryConfig, host, retry};
+use crate::metrics;
 use crate::model::{Digest, ImageName};
 
 /// How long a registry's way of signing in is taken for granted, and of how many.
@@ -206,6 +207,7 @@ impl Exchange {
                 .and_then(|asked| retry::pause(&self.config, tried, begun.elapsed(), asked));
             let Some(pause) = pause else { return Err(error) };
             tracing::info!(registry.host = %call.host, registry.tried = tried, "{error}; again in {} ms", pause.as_millis());
+            metrics::registry_retry();
             tokio::time::sleep(pause).await;
         }
     }
@@ -418,7 +420,9 @@ impl Exchange {
 
     async fn send(&self, request: RequestBuilder, limit_bytes: usize) -> Result<Raw, Problem> {
         let problem = |error: reqwest::Error| connection_problem(&error, self.config.request_timeout);
-        let mut response = request.send().await.map_err(problem)?;
+        let sent = request.send().await;
+        metrics::registry_request(sent.as_ref().ok().map(|response| response.status().as_u16()));
+        let mut response = sent.map_err(problem)?;
         let headers = response.headers();
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let challenges = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());

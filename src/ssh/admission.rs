@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Config, EarlyDrop};
+use crate::metrics;
 
 /// Why a connection is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -70,6 +71,7 @@ impl Admission {
             return Err(Full::Source);
         }
         *of_source += 1;
+        metrics::ssh_connection_opened();
         counts.connections += 1;
         counts.unauthenticated += 1;
         Ok(Place { admission: Arc::clone(self), stranger: Some(source) })
@@ -130,6 +132,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.logged_in();
+        metrics::ssh_connection_closed();
         let mut counts = self.admission.counts();
         counts.connections = counts.connections.saturating_sub(1);
     }

@@ -13,6 +13,7 @@ use russh::server::Msg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::command::{Command, Refused};
 use super::listener::House;
@@ -21,6 +22,7 @@ use super::terminal::{self, Terminal};
 use super::verbs::Ends;
 use super::{GitIo, GitRequest, GitService, Identity, certificate};
 use crate::audit::{self, Entry, Event, Who};
+use crate::metrics::{self, GitStatus};
 use crate::model::{App, AppName};
 
 /// Messages of up to a packet each between the connection and the one who serves.
@@ -211,10 +213,13 @@ impl Caller {
             let status = match asked.and_then(|command| self.allowed(command)) {
                 Ok(Command::Git { service, app }) => match self.admit(service, &app).await {
                     Ok(app) => {
-                        self.git(&client, GitRequest { protocol, ..self.request(service, app) }, stdin).await
+                        let request = GitRequest { protocol, ..self.request(service, app) };
+                        let span = request.span();
+                        self.git(&client, request, stdin).instrument(span).await
                     }
                     Err(text) => {
                         let reason = text.lines().next().unwrap_or_default().to_owned();
+                        metrics::git_request(&service.to_string(), GitStatus::Refused);
                         let event = Event::RequestRefused { service: Some(service.to_string()), reason };
                         self.note(event, |entry| entry.app(app));
                         client.put(Stream::Stdout, git_error(&text)).await;
@@ -328,12 +333,13 @@ impl Caller {
             stderr: output(Stream::Stderr, sender),
         };
         let (house, cut_off) = (Arc::clone(&self.house), self.house.cut_off.clone());
-        let serving = self.house.tasks.spawn(async move {
+        let serving = async move {
             tokio::select! {
                 status = house.host.serve(request, io) => status,
                 () = cut_off.cancelled() => CUT_OFF,
             }
-        });
+        };
+        let serving = self.house.tasks.spawn(serving.in_current_span());
         // The writers live in `serve`'s arguments: when it returns, they are dropped and the queue ends. One that was
         // kept elsewhere must not hold the client: what is queued when serving is done still goes out, no more.
         let mut serving = serving;
@@ -362,6 +368,8 @@ impl Caller {
                 BROKEN
             }
         };
+        let ended = if status == 0 { GitStatus::Ok } else { GitStatus::Failed };
+        metrics::git_request(&service.to_string(), ended);
         let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::info!(event = "served", request = %id, peer = %self.peer, user = %self.who.user, app = %app, service = %service, status, ms, client_gone = client.gone.is_cancelled(), "git request served");
         status

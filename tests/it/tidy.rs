@@ -10,28 +10,30 @@ fn table() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("model", &[] as &[&str]),
         ("event", &["model"]),
         ("turns", &[]),
+        ("metrics", &["model"]),
         // adapters
         ("buildkit", &[]),
         ("failpoint", &[]),
         ("owner", &[]),
         ("fuzz", &[]),
-        ("registry", &["model"]),
+        ("registry", &["model", "metrics"]),
         ("store", &["model", "event"]),
         ("engine", &["model"]),
-        ("audit", &["model", "event", "store"]),
+        ("audit", &["model", "metrics", "event", "store"]),
         // pure stages and kinds
         ("kinds", &["model", "plan"]),
         ("detect", &["model", "kinds", "plan"]),
         ("plan", &["model", "kinds", "detect"]),
         // stages with effects
-        ("receive", &["model", "event", "audit", "owner"]),
+        ("receive", &["model", "metrics", "event", "audit", "owner"]),
         ("solve", &["model", "event", "turns", "buildkit", "kinds", "registry", "owner"]),
         ("assemble", &["model", "event", "registry", "failpoint"]),
-        ("tag", &["model", "event", "registry", "store", "failpoint", "owner"]),
+        ("tag", &["model", "metrics", "event", "registry", "store", "failpoint", "owner"]),
         ("notify", &["model", "event"]),
         (
             "pipeline",
             &[
+                "metrics",
                 "model",
                 "event",
                 "error",
@@ -50,6 +52,7 @@ fn table() -> BTreeMap<&'static str, &'static [&'static str]> {
         (
             "jobs",
             &[
+                "metrics",
                 "model",
                 "event",
                 "error",
@@ -73,8 +76,8 @@ fn table() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("admin", &["audit", "model", "event", "error", "store", "notify", "config", "plan"]),
         ("console", &["audit", "model", "event", "error", "admin", "notify", "plan"]),
         // doors
-        ("ssh", &["model", "receive", "audit"]),
-        ("http", &["audit", "model", "event", "error", "jobs", "store", "admin"]),
+        ("ssh", &["model", "metrics", "receive", "audit"]),
+        ("http", &["audit", "metrics", "model", "event", "error", "jobs", "store", "admin"]),
         ("cli", ALL),
     ])
 }

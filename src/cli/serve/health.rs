@@ -10,6 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::house::Engines;
 use crate::error::Report;
 use crate::http;
+use crate::jobs::queue::Queue;
+use crate::metrics;
 use crate::model::{BuilderState, BuilderStatus};
 use crate::registry::Registry;
 use crate::solve::Pool;
@@ -30,9 +32,10 @@ impl Health {
         listener: TcpListener,
         store: &Store,
         readiness: http::Readiness,
+        levels: Arc<dyn Fn() + Send + Sync>,
         closing: CancellationToken,
     ) -> Self {
-        let house = http::House { store: store.clone(), readiness: Arc::new(readiness) };
+        let house = http::House { store: store.clone(), readiness: Arc::new(readiness), levels };
         let done = CancellationToken::new();
         let serving = http::serve(listener, house, done.clone());
         let door = tokio::spawn(async move {
@@ -52,6 +55,16 @@ impl Health {
             Ok(Ok(Ok(()))) | Err(_) => Ok(()),
         }
     }
+}
+
+/// How things stand when the metrics are asked for.
+pub(super) fn levels(queue: Queue, pool: Pool) -> Arc<dyn Fn() + Send + Sync> {
+    Arc::new(move || {
+        let now = queue.snapshot();
+        metrics::set_queue(now.waiting.len(), now.running.len());
+        let builders = pool.list();
+        metrics::set_builders(&builders.iter().map(|one| one.state.as_str()).collect::<Vec<_>>());
+    })
 }
 
 /// What a push needs: a store that can be written, a builder, the registry.

@@ -193,6 +193,7 @@ async fn doors(
     for recovered in tagger.recover(&repository_of).await? {
         tracing::warn!(?recovered, "a push that was at its commit point is settled");
     }
+    let pool = fleet.pool().clone();
     let readiness = health::readiness(store, engines, fleet.pool(), &registry, &stop);
     let pipeline = pipeline(config, around, store, registry, fleet.pool().clone(), engines);
     let pushes = Pushes::new(
@@ -232,7 +233,8 @@ async fn doors(
     let completing = tokio::spawn(async move { tagger.keep_completing(repository_of).await });
     let host = Arc::new(Host { store: store.clone(), receiver: receiver.clone(), context });
     let closing = stop.clone();
-    let http = Health::open(http, store, readiness, closing.clone());
+    let levels = health::levels(pushes.queue().clone(), pool);
+    let http = Health::open(http, store, readiness, levels, closing.clone());
     let (grace, stopping) = (wiring::grace(config), stop.clone());
     let (ssh, ()) = tokio::join!(
         async {
