@@ -26,7 +26,7 @@ pub use data_dir::data_dir;
 pub use environment::Environment;
 pub use error::ConfigError;
 pub use layer::{Layer, Origin};
-pub use reader::{Network, Shown};
+pub use reader::{LogFormat, Network, Shown};
 pub use settings::{SETTINGS, Setting, Shape};
 
 use reader::Reader;
@@ -47,6 +47,7 @@ pub struct Config {
     pub file: Option<PathBuf>,
     pub ssh: SocketAddr,
     pub http: SocketAddr,
+    pub log_format: LogFormat,
     /// Empty: a buildkitd of our own.
     pub builders: Vec<BuilderConfig>,
     /// None: a registry of our own at `registry_listen`.
@@ -199,6 +200,7 @@ pub fn resolve(
         file,
         ssh: r.listen("ssh")?,
         http: r.listen("http")?,
+        log_format: r.log_format("log_format")?,
         builders: r.builders("builders")?,
         registry: r.registry("registry")?,
         registry_listen: r.listen("registry_listen")?,

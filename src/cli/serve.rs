@@ -38,6 +38,9 @@ pub struct Args {
     /// Listen for HTTP here; port 0 picks a free one [default: 127.0.0.1:8080].
     #[arg(long, value_name = "ADDR:PORT")]
     http: Option<String>,
+    /// How the log on standard error is written: `text`, or `json` for an object a line [default: text].
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
     /// A BuildKit daemon (unix:///PATH, tcp://HOST:PORT), with `,platform=OS/ARCH` for each platform it shall take,
     /// `,max=N` for its solves at once and, for TLS, `,ca=FILE,cert=FILE,key=FILE,servername=NAME`; again for each one [default: BUILDKIT_HOST, else
     /// one of our own].
@@ -70,6 +73,7 @@ impl Args {
         Layer::default()
             .flag("--ssh", self.ssh.clone())
             .flag("--http", self.http.clone())
+            .flag("--log-format", self.log_format.clone())
             .flag("--builder", self.builder.clone())
             .flag("--registry", self.registry.clone())
             .flag("--registry-listen", self.registry_listen.clone())
@@ -88,7 +92,7 @@ impl Args {
 pub fn run(args: Args) -> Result<ExitCode, Report> {
     let environment = Environment::of_process();
     let config = args.resolve(&environment)?;
-    telemetry::start(&environment)?;
+    telemetry::start(&environment, config.log_format)?;
     let around = Surroundings::of_process(&environment)?;
     super::block_on(async {
         let stop = signals()?;

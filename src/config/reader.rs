@@ -34,6 +34,24 @@ pub enum Network {
     Host,
 }
 
+/// How the server's log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl LogFormat {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
 impl Network {
     fn as_str(self) -> &'static str {
         match self {
@@ -151,6 +169,12 @@ impl Reader {
             _ => None,
         };
         let value = self.one(key, "isolated or host", parse, |network| network.as_str().into())?;
+        self.required(key, value)
+    }
+
+    pub(super) fn log_format(&mut self, key: &'static str) -> Result<LogFormat> {
+        let parse = |text: &str| [LogFormat::Text, LogFormat::Json].into_iter().find(|f| f.as_str() == text);
+        let value = self.one(key, "text or json", parse, |format| format.as_str().into())?;
         self.required(key, value)
     }
 

@@ -62,6 +62,7 @@ pub static SETTINGS: &[Setting] = &[
     flagged("ssh", "--ssh", Shape::Text, Some("127.0.0.1:2222")),
     flagged("http", "--http", Shape::Text, Some("127.0.0.1:8080")),
     flagged("builders", "--builder", Shape::Builders, None),
+    flagged("log_format", "--log-format", Shape::Text, Some("text")),
     flagged("registry", "--registry", Shape::Text, None),
     flagged("registry_listen", "--registry-listen", Shape::Text, Some("127.0.0.1:5000")),
     flagged("buildkitd", "--buildkitd", Shape::Path, None),

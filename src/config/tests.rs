@@ -269,6 +269,8 @@ fn what_our_own_buildkitd_is_told() {
     }
     assert_eq!(of(("LEMNOS_NETWORK", "host")).unwrap().network, Network::Host);
     assert!(of(("LEMNOS_NETWORK", "bridge")).is_err());
+    assert_eq!(of(("LEMNOS_LOG_FORMAT", "json")).unwrap().log_format, LogFormat::Json);
+    assert!(of(("LEMNOS_LOG_FORMAT", "JSON")).is_err());
     assert_eq!(of(("LEMNOS_BUILD_CACHE_LIMIT", "40GB")).unwrap().build_cache_limit, "40GB");
     for bad in ["40", "0GB", "101%", "GB", "-1GB", "4 GB"] {
         assert!(of(("LEMNOS_BUILD_CACHE_LIMIT", bad)).is_err(), "{bad}");

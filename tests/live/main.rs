@@ -19,6 +19,7 @@ mod engines;
 mod filesync;
 mod health;
 mod house;
+mod logs;
 mod metrics;
 mod privileges;
 mod push;
