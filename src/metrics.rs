@@ -138,7 +138,7 @@ pub fn git_request(service: &str, status: GitStatus) {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GitStatus {
     Ok,
-    /// It was served, and did not end well: a refused push is one.
+    /// It was served, and git did not end well. A push whose refs were refused is no failure of git.
     Failed,
     /// It was not served.
     Refused,
