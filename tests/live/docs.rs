@@ -91,6 +91,7 @@ const COMMANDS: &[(&str, Run)] = &[
     ("lemnos builds logs BUILD -f", Shows(&["Received main at", "Done in"])),
     ("lemnos audit --since 7d --app shop", Shows(&["create_app", "grant ada"])),
     ("lemnos audit -f --json", Elsewhere("tests/live/audit.rs follows the record")),
+    ("lemnos audit --request ID", Elsewhere("tests/live/audit.rs asks for one request")),
     ("lemnos audit --verify", Shows(&["as they were written"])),
     ("ssh -p 2222 git@localhost help", Shows(&["Hello ada", "logs BUILD [-f]"])),
     ("ssh -p 2222 git@localhost builds shop", Shows(&["shop", "succeeded"])),
