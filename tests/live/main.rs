@@ -21,6 +21,7 @@ mod health;
 mod house;
 mod logs;
 mod metrics;
+mod pool;
 mod privileges;
 mod push;
 mod quickstart;
