@@ -86,5 +86,9 @@ fn an_agent_with_several_keys_and_an_rsa_key_work() {
     let mut command = house.command("ssh-agent");
     command.current_dir(&dir).env("GIT_SSH_COMMAND", ssh).args(["sh", "-c", &script]);
     Said::of(command.output().unwrap()).succeeded();
-    assert!(house.server_log().contains("algorithm=rsa-sha2-"), "{}", house.server_log());
+    let shown =
+        Said::of(house.command("ssh-keygen").arg("-lf").arg(&rsa).output().unwrap()).succeeded().stdout;
+    let fingerprint = shown.split(' ').find(|word| word.starts_with("SHA256:")).unwrap();
+    let logins = house.audited("logged_in");
+    assert!(logins.iter().any(|login| login["entry"]["key"] == fingerprint), "{fingerprint} in {logins:?}");
 }

@@ -405,12 +405,14 @@ impl Reader {
             "color" => (option.to_owned(), "\u{1b}["),
             "plan" => (option.to_owned(), "(plan"),
             "try" => (option.to_owned(), ":try-"),
+            "detach" => (option.to_owned(), "goes on by itself"),
+            "cancel-on-disconnect" => (option.to_owned(), "Done in"),
             "platform=OS/ARCH" => ("platform=linux/amd64 -o try".to_owned(), ":try-"),
             "build-arg=NAME=VALUE" => (format!("{option} -o try"), ":try-"),
             unknown => panic!("the guide has a push option that nothing runs: {unknown}"),
         };
         let (ok, screen) = self.type_in(&line.replace("OPTION", &given));
-        let moves = matches!(option, "no-cache" | "rebuild" | "color");
+        let moves = matches!(option, "no-cache" | "rebuild" | "color" | "detach" | "cancel-on-disconnect");
         assert_eq!(ok, moves, "{option}\n{screen}");
         assert!(screen.contains(expected), "{option}: no {expected:?} in\n{screen}");
     }

@@ -332,6 +332,17 @@ impl House {
         )
     }
 
+    /// A verb of the SSH door, as ada.
+    pub fn ssh(&self, verb: &str) -> Said {
+        let line = self.ssh_command("id");
+        let mut words = line.split_whitespace();
+        let address = self.ready()["ssh"].as_str().unwrap().to_owned();
+        let (host, port) = address.rsplit_once(':').unwrap();
+        let mut command = self.command(words.next().unwrap());
+        command.args(words).args(["-p", port, host, verb]).stdin(Stdio::null());
+        Said::of(command.output().unwrap())
+    }
+
     pub fn url(&self, app: &str) -> String {
         format!("ssh://git@{}/{app}.git", self.ready()["ssh"].as_str().unwrap())
     }

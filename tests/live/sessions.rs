@@ -6,6 +6,7 @@
 mod normal;
 mod refused;
 mod served;
+mod waited;
 
 use std::path::PathBuf;
 
@@ -89,7 +90,11 @@ fn shop(house: &House) {
 /// What pushers are shown belongs to them: no session without its file, no file without its session.
 #[test]
 fn every_file_has_its_session() {
-    let sources = [include_str!("sessions/served.rs"), include_str!("sessions/refused.rs")];
+    let sources = [
+        include_str!("sessions/served.rs"),
+        include_str!("sessions/refused.rs"),
+        include_str!("sessions/waited.rs"),
+    ];
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/sessions");
     for entry in std::fs::read_dir(dir).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();

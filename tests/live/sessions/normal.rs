@@ -39,6 +39,7 @@ impl Normal {
         let text = counted(&text, r"SHA256:[A-Za-z0-9+/]{43}", "SHA256:KEY-");
         let text = swap(&text, r#""cache_namespace": "[0-9a-f]+""#, r#""cache_namespace": "OF-THE-APP""#);
         let text = builds(&text);
+        let text = swap(&text, r"\(([0-9]+[smh] ?)+\)", "(N s)");
         let text = swap(&text, r"\b[0-9]+m[0-9]{2}s|\b[0-9]+\.[0-9]s", "N.Ns");
         let text = swap(
             &text,
@@ -110,7 +111,7 @@ fn steps(text: &str) -> String {
         let next = seen.len() + 1;
         format!("{}#{}", &found[1], seen.entry(found[2].to_owned()).or_insert(next))
     };
-    let text = Regex::new(r"(?m)^(remote: )#([0-9]+)\b").unwrap().replace_all(text, number).into_owned();
+    let text = Regex::new(r"(?m)^(remote: |)#([0-9]+)\b").unwrap().replace_all(text, number).into_owned();
     let mut copied = String::new();
     text.lines()
         .map(|line| {
