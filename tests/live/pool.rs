@@ -77,6 +77,14 @@ impl Second {
 impl Drop for Second {
     fn drop(&mut self) {
         self.end();
+        // what it had mounted when it was killed would keep its directory, and the disk, for ever
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+        let inside =
+            |line: &&str| line.split(' ').nth(1).is_some_and(|at| Path::new(at).starts_with(self.dir.path()));
+        for line in mounts.lines().filter(inside) {
+            let at = line.split(' ').nth(1).unwrap_or_default();
+            let _ = Command::new("umount").args(["-l", at]).status();
+        }
     }
 }
 
