@@ -19,7 +19,9 @@ fn open_home(house: &mut House) {
     std::fs::set_permissions(&home, std::fs::Permissions::from_mode(0o755)).unwrap();
     // where other users reach it, whatever the test was built in
     let program = home.join("lemnos");
-    std::fs::copy(env!("CARGO_BIN_EXE_lemnos"), &program).unwrap();
+    // by another process: a program that is open for writing here, or in a child forked meanwhile, does not start
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_lemnos")).arg(&program).status().unwrap();
+    assert!(copied.success());
     house.program = Some(program);
 }
 

@@ -17,6 +17,7 @@ use normal::Normal;
 struct Session<'a> {
     house: &'a House,
     text: String,
+    also: Vec<(String, String)>,
 }
 
 impl<'a> Session<'a> {
@@ -26,7 +27,12 @@ impl<'a> Session<'a> {
         for line in about.lines() {
             text.push_str(&format!("# {}\n", line.trim()));
         }
-        Self { house, text }
+        Self { house, text, also: Vec::new() }
+    }
+
+    /// Something of this session alone that differs from run to run, and what stands for it.
+    fn stands(&mut self, text: &str, with: &str) {
+        self.also.push((text.to_owned(), with.to_owned()));
     }
 
     /// A remark between two commands.
@@ -64,7 +70,7 @@ impl<'a> Session<'a> {
     /// Compares with tests/sessions/`name`.txt.
     #[track_caller]
     fn is(self, name: &str) {
-        let text = Normal::of(self.house).text(&self.text);
+        let text = Normal::of(self.house, self.also).text(&self.text);
         let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/sessions/{name}.txt"));
         if std::env::var_os("LEMNOS_TEST_SESSIONS").is_some_and(|v| v == "write") {
             std::fs::write(&path, &text).unwrap();

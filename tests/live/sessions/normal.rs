@@ -13,7 +13,7 @@ pub struct Normal {
 }
 
 impl Normal {
-    pub fn of(house: &House) -> Self {
+    pub fn of(house: &House, also: Vec<(String, String)>) -> Self {
         let ready = house.ready();
         let mut known = vec![
             (house.image("shop"), "registry.example.com/shop".to_owned()),
@@ -26,6 +26,7 @@ impl Normal {
         for builder in ready["builders"].as_array().unwrap() {
             known.push((builder.as_str().unwrap().to_owned(), "tcp://buildkit:1234".to_owned()));
         }
+        known.extend(also);
         known.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
         Self { known }
     }

@@ -36,7 +36,10 @@ fn a_base_image_that_is_not_there() {
     shop(&house);
     let dir =
         house.repository("shop", &[("Dockerfile", &format!("FROM {}/nothing:1.0\n", house.registry()))]);
+    let commit = house.git(&dir, &["rev-parse", "HEAD"]).succeeded().stdout;
     let mut session = Session::new(&house, "The base image does not exist.");
+    // the Dockerfile names this run's registry
+    session.stands(&commit[..12], "3040a3b236c9");
     session.push(&dir, &["main"]).failed();
     session.is("missing-base-image");
 }
