@@ -3,12 +3,13 @@
 //! Each transaction is small, so that no push waits for one of these.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::{TidyError, days_ago_ms};
 use crate::receive::Repositories;
-use crate::store::Store;
+use crate::store::{Store, now_ms};
 
 /// How long records are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +19,10 @@ pub struct Kept {
     pub logs_days: u32,
     /// What the database may hold before the oldest logs go.
     pub logs_bytes: u64,
+    /// Entries of the audit record.
+    pub audit: Duration,
+    /// And at most so many of them.
+    pub audit_entries: u64,
 }
 
 /// Builds of one step.
@@ -49,21 +54,30 @@ pub(super) async fn tidy(
     }
     let published = store.prune_published(before_ms, kept.builds_per_app).await?;
     let ledgers = drop_ledgers(store, repositories).await?;
+    let audit = drop_audit(store, kept).await?;
     let mut freed = 0;
     if logs + builds > 0 || store.size().await?.free_bytes >= FREE_BYTES {
         freed = store.shrink(stop).await?;
     }
-    if logs + builds > 0 || published + ledgers > 0 || freed > 0 {
+    if logs + builds > 0 || published + ledgers + audit > 0 || freed > 0 {
         tracing::info!(
             logs,
             builds,
             published,
             ledgers,
+            audit,
             freed_bytes = freed,
             "housekeeping: old records dropped"
         );
     }
     Ok(())
+}
+
+/// By age, then by their number; the record itself says what went.
+async fn drop_audit(store: &Store, kept: &Kept) -> Result<u64, TidyError> {
+    let age_ms = i64::try_from(kept.audit.as_millis()).unwrap_or(i64::MAX);
+    let most = i64::try_from(kept.audit_entries).unwrap_or(i64::MAX);
+    Ok(store.purge_audit(now_ms().saturating_sub(age_ms), most).await?)
 }
 
 /// By age, then by what all of them take.
@@ -121,4 +135,35 @@ fn ref_names(repository: &std::path::Path) -> Option<BTreeSet<String>> {
         names.insert(reference.ok()?.name().ok()?.to_owned());
     }
     Some(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::audit::{Entry, Event, Filter, Who};
+
+    #[tokio::test]
+    async fn a_round_drops_what_the_audit_record_need_not_keep() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).await.unwrap();
+        let repositories = Repositories::new(dir.path().join("repositories"));
+        let entry = |age_ms| {
+            Entry::new(now_ms() - age_ms, Who::Server, Event::HookRefused { reason: "x".to_owned() })
+        };
+        store.append_audit(&[entry(7_200_000), entry(7_200_000), entry(1), entry(1)]).await.unwrap();
+        let hour = Duration::from_secs(3_600);
+        let kept = Kept {
+            builds_per_app: 1,
+            builds_days: 1,
+            logs_days: 1,
+            logs_bytes: 1 << 30,
+            audit: hour,
+            audit_entries: 100,
+        };
+        let left = async || {
+            tidy(&store, &repositories, &kept, &CancellationToken::new()).await.unwrap();
+            store.audit(&Filter { limit: 100, ..Filter::default() }).await.unwrap().len()
+        };
+        assert_eq!(left().await, 3, "the young ones, and the entry that says what went");
+    }
 }

@@ -4,7 +4,6 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt as _;
 use tokio::net::TcpListener;
@@ -18,7 +17,7 @@ use super::logins::KeptLogins;
 use super::wiring;
 use crate::admin::{self, DataLock, Ready, ReadyFile};
 use crate::audit::Trail;
-use crate::config::{self, Config, Environment};
+use crate::config::{Config, Environment};
 use crate::engine::{self, Supervised};
 use crate::error::{Kind, Report};
 use crate::failpoint::Failpoints;
@@ -30,7 +29,7 @@ use crate::receive::{Receiver, Repositories, refs};
 use crate::registry::Registry;
 use crate::solve::{BuilderConfig, Pool};
 use crate::ssh;
-use crate::store::{Store, now_ms};
+use crate::store::Store;
 use crate::tag::{Tagger, TaggerConfig, clear_stale_locks};
 
 /// Where programs are when the environment does not say.
@@ -229,7 +228,6 @@ async fn doors(
     let housekeeper =
         Housekeeper::new(store.clone(), repositories, wiring::housekeeping(config, around, runtime_dir));
     let housekeeping = tokio::spawn(housekeeper.run(stop.clone()));
-    let purging = tokio::spawn(retain_audit(store.clone(), config.audit.clone()));
     let completing = tokio::spawn(async move { tagger.keep_completing(repository_of).await });
     let host = Arc::new(Host { store: store.clone(), receiver: receiver.clone(), context });
     let closing = stop.clone();
@@ -249,7 +247,6 @@ async fn doors(
     receiver.finish().await;
     // its child ends within a second of `stop`
     let _ = housekeeping.await;
-    purging.abort();
     end_record(&trail).await;
     completing.abort();
     control.abort();
@@ -273,20 +270,6 @@ fn in_use(ssh: String, http: String, engines: &Engines) -> Ready {
 async fn end_record(trail: &Trail) {
     if let Err(error) = trail.flush().await {
         tracing::error!(%error, "the last entries of the audit record are lost");
-    }
-}
-
-/// Removes what is too old from the audit record, at the start and then daily.
-async fn retain_audit(store: Store, keep: config::Audit) {
-    let keep_ms = i64::try_from(keep.keep.as_millis()).unwrap_or(i64::MAX);
-    let most = i64::try_from(keep.keep_entries).unwrap_or(i64::MAX);
-    loop {
-        match store.purge_audit(now_ms().saturating_sub(keep_ms), most).await {
-            Ok(0) => {}
-            Ok(entries) => tracing::info!(entries, "old entries of the audit record are removed"),
-            Err(error) => tracing::warn!(%error, "old entries of the audit record are not removed"),
-        }
-        tokio::time::sleep(Duration::from_secs(86_400)).await;
     }
 }
 

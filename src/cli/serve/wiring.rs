@@ -215,6 +215,8 @@ pub fn housekeeping(config: &Config, around: &Surroundings, runtime_dir: &Path) 
             builds_days: config.keep_builds_days,
             logs_days: config.keep_logs_days,
             logs_bytes: config.keep_logs_bytes,
+            audit: config.audit.keep,
+            audit_entries: config.audit.keep_entries,
         },
         git: housekeeping::KeptGit {
             program: around.git.clone(),

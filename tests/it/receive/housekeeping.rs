@@ -36,7 +36,14 @@ impl Keeper {
             lock: dir.path().join("lock"),
             timeout: PATIENCE,
         };
-        let kept = Kept { builds_per_app: 10, builds_days: 1, logs_days: 1, logs_bytes: 1 << 30 };
+        let kept = Kept {
+            builds_per_app: 10,
+            builds_days: 1,
+            logs_days: 1,
+            logs_bytes: 1 << 30,
+            audit: Duration::from_secs(86_400),
+            audit_entries: 1_000,
+        };
         let settings = Settings { every: PATIENCE, thresholds, kept, git };
         Self { _dir: dir, housekeeper: Housekeeper::new(store, repositories.clone(), settings) }
     }
