@@ -15,7 +15,7 @@ use sqlx::sqlite::{
     SqliteArguments, SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
     SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Sqlite, Transaction};
+use sqlx::{Connection as _, Sqlite, Transaction};
 use tokio::sync::watch;
 
 mod apps;
@@ -113,6 +113,11 @@ impl Store {
             SqlitePoolOptions::new()
                 .max_connections(MAX_CONNECTIONS)
                 .acquire_timeout(busy_timeout + Duration::from_secs(25))
+                // SQLite ends a transaction by itself when the disk is full, and sqlx goes on counting it: such a
+                // connection would never begin another one
+                .before_acquire(|connection, _| {
+                    Box::pin(std::future::ready(Ok(!connection.is_in_transaction())))
+                })
                 .connect_with(options)
                 .await,
         )?;
@@ -124,7 +129,11 @@ impl Store {
         let (login_changes, data_dir) = (Default::default(), data_dir.to_owned());
         let audit_changes = watch::Sender::new(0);
         let inner = Inner { pool, turn, build_changes, login_changes, audit_changes, data_dir };
-        Ok(Self { inner: Arc::new(inner), note: None })
+        let store = Self { inner: Arc::new(inner), note: None };
+        if let Some(newest) = store.newest_build().await? {
+            newest.precedes_all_new();
+        }
+        Ok(store)
     }
 
     /// For the other files of `store` only: everything else calls typed queries.

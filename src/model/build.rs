@@ -1,6 +1,7 @@
 //! Build records.
 
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,15 +10,35 @@ use super::{
     text_newtype,
 };
 
-/// A build's id: a UUID version 7 in its simple form (32 hexadecimal digits), so ids sort by time.
+/// A build's id: a UUID version 7 in its simple form (32 hexadecimal digits). A later id is greater, also where the clock
+/// steps back: the order of ids is the order of builds.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BuildId(String);
 text_newtype!(BuildId);
 
+/// The greatest id that was made or met.
+static LAST: Mutex<u128> = Mutex::new(0);
+/// The bits of a UUID below its 48 bits of milliseconds.
+const BELOW_MS: u32 = 80;
+
 impl BuildId {
-    /// A new id: the one place that reads a clock for it.
+    /// A new id, greater than all before: the one place that reads a clock for it.
     pub fn generate() -> Self {
-        Self(uuid::Uuid::now_v7().simple().to_string())
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut id = uuid::Uuid::now_v7().as_u128();
+        if id <= *last {
+            // the clock is behind: the random part as it is, in the millisecond after the last one
+            let millisecond = ((*last >> BELOW_MS) + 1).min((1 << 48) - 1);
+            id = (millisecond << BELOW_MS) | (id & ((1 << BELOW_MS) - 1));
+        }
+        *last = id;
+        Self(uuid::Uuid::from_u128(id).simple().to_string())
+    }
+    /// Makes ids that are generated from now on greater than this one, which an earlier process made.
+    pub fn precedes_all_new(&self) {
+        let id = uuid::Uuid::try_parse(&self.0).ok().filter(|id| id.get_version_num() == 7);
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = id.map_or(*last, |id| id.as_u128().max(*last));
     }
     /// The last 10 digits: what people see and may type; random, so clashes within a store are reported, not guessed.
     pub fn short(&self) -> &str {

@@ -195,6 +195,13 @@ impl Store {
         .collect()
     }
 
+    /// The build that was recorded last.
+    pub(super) async fn newest_build(&self) -> Result<Option<BuildId>> {
+        let id: Option<String> =
+            sqlx::query_scalar("SELECT max(id) FROM builds").fetch_one(self.pool()).await?;
+        id.map(|id| parsed("builds.id", &id)).transpose()
+    }
+
     pub async fn build(&self, id: &BuildId) -> Result<Option<Build>> {
         sqlx::query(select_builds!("WHERE builds.id = ?"))
             .bind(id.as_str())

@@ -336,6 +336,24 @@ async fn a_build_is_recorded_listed_and_closed_once() {
 }
 
 #[tokio::test]
+async fn a_clock_that_steps_back_over_a_restart_keeps_the_order_of_builds() {
+    let (dir, store, _) = store_with_app("shop").await;
+    let hour_ahead = u64::try_from(now_ms() + 3_600_000).unwrap();
+    let ahead = uuid::Builder::from_unix_timestamp_millis(hour_ahead, &[7; 10]).into_uuid();
+    let mut made = vec![ahead.simple().to_string()];
+    store.create_build(&build("shop", &made[0])).await.unwrap();
+    store.close().await;
+    let store = Store::open(dir.path()).await.unwrap();
+    for _ in 0..3 {
+        let id = BuildId::generate().to_string();
+        store.create_build(&build("shop", &id)).await.unwrap();
+        made.insert(0, id);
+    }
+    let listed = store.builds(&BuildFilter::default(), &Visible::All).await.unwrap();
+    assert_eq!(listed.iter().map(|build| build.id.as_str()).collect::<Vec<_>>(), made);
+}
+
+#[tokio::test]
 async fn a_build_is_found_by_the_end_or_the_beginning_of_its_id() {
     let (_dir, store, _) = store_with_app("shop").await;
     store.create_build(&build("shop", ID_1)).await.unwrap();

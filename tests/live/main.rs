@@ -12,6 +12,7 @@ mod audit;
 mod backup;
 mod buildkit;
 mod clients;
+mod clock;
 mod crash;
 mod credentials;
 mod docs;
