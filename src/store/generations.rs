@@ -99,7 +99,7 @@ pub(super) async fn count(tx: &mut Write, app_id: &str, reference: &RefName) -> 
     Ok(row.try_get("accepted")?)
 }
 
-/// The tags of `publication` are the ref's from now on, and the build's record says so, whoever closes it and when.
+/// The tags of `publication` are the ref's from now on.
 pub(super) async fn publish(
     tx: &mut Write,
     app_id: &str,
@@ -117,13 +117,5 @@ pub(super) async fn publish(
     .bind(generation.commit.as_str())
     .execute(&mut **tx)
     .await?;
-    sqlx::query("UPDATE builds SET generation = ?, image = ?, digest = ?, tags_json = ? WHERE id = ?")
-        .bind(generation.number)
-        .bind(publication.image.as_str())
-        .bind(publication.index.as_str())
-        .bind(super::to_json("builds.tags_json", &publication.tags)?)
-        .bind(publication.build.as_str())
-        .execute(&mut **tx)
-        .await?;
     Ok(())
 }

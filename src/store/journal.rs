@@ -143,8 +143,8 @@ impl Store {
 }
 
 /// The refs have moved: the records of the builds say what was published in the same transaction, so that a server that
-/// dies before it closes them finds out what they are. One that was taken for interrupted, or for failed because its ref
-/// did not follow at once, was not.
+/// dies before it closes them finds out what they are. A record that has its end keeps it: nobody ends a build whose
+/// journal entry is open.
 async fn note_published(tx: &mut Write, entry: &JournalEntry) -> Result<()> {
     for one in &entry.moves {
         let Some(publication) = &one.publication else { continue };
@@ -152,11 +152,10 @@ async fn note_published(tx: &mut Write, entry: &JournalEntry) -> Result<()> {
             generations::publish(tx, &entry.app_id, generation, publication).await?;
         }
         sqlx::query(
-            "UPDATE builds SET image = ?, digest = ?, tags_json = ?,
-                    reason = CASE WHEN state IN ('interrupted', 'failed') THEN NULL ELSE reason END,
-                    state = CASE WHEN state IN ('interrupted', 'failed') THEN 'succeeded' ELSE state END
+            "UPDATE builds SET generation = COALESCE(?, generation), image = ?, digest = ?, tags_json = ?
              WHERE id = ?",
         )
+        .bind(one.generation.as_ref().map(|generation| generation.number))
         .bind(publication.image.as_str())
         .bind(publication.index.as_str())
         .bind(to_json("builds.tags_json", &publication.tags)?)
@@ -187,7 +186,7 @@ mod tests {
     /// Found by the seeded crash test: ref and tags had moved, and the record said that the build was interrupted.
     #[tokio::test]
     async fn the_record_says_what_was_published_as_soon_as_the_refs_have_moved() {
-        for interrupted_before in [false, true] {
+        for ended_before in [false, true] {
             let dir = tempfile::tempdir().unwrap();
             let store = Store::open(dir.path()).await.unwrap();
             let app = store.create_app(&"shop".parse().unwrap(), None).await.unwrap();
@@ -207,17 +206,21 @@ mod tests {
             };
             let moves = [Move::of_ref(build.update(), Some(publication.clone()))];
             let entry = store.journal_open(&app.id, &moves).await.unwrap();
-            // a registry that was away when the server came back leaves the entry for later
-            if interrupted_before {
+            if ended_before {
                 let end = Finished::as_state(BuildState::Interrupted, 9, Some("stopped".to_owned()));
                 store.finish_build(&id, &end).await.unwrap();
                 store.journal_forward(&entry, &BTreeSet::new(), true).await.unwrap();
-            } else {
-                store.journal_close(&entry, true).await.unwrap();
+                let found = store.build(&id).await.unwrap().unwrap();
+                assert_eq!(
+                    (found.state, found.digest),
+                    (BuildState::Interrupted, Some(publication.index)),
+                    "one end"
+                );
+                continue;
             }
+            store.journal_close(&entry, true).await.unwrap();
             let found = store.build(&id).await.unwrap().unwrap();
-            let state = if interrupted_before { BuildState::Succeeded } else { BuildState::Queued };
-            assert_eq!((found.state, found.reason), (state, None));
+            assert_eq!((found.state, found.reason), (BuildState::Queued, None));
             assert_eq!((found.digest, found.tags), (Some(publication.index), publication.tags));
         }
     }
