@@ -24,6 +24,7 @@ fn verdict(error: &StoreError) -> (Kind, Option<String>) {
         E::Locked => (Kind::Unavailable, "try again; if it stays so, look for another program that has the database open (`fuser lemnos.db`)".to_owned()),
         E::ReadOnly(_) => (Kind::Unavailable, "make the data directory and lemnos.db writable for the user lemnos runs as, and check that the file system is not mounted read-only".to_owned()),
         E::Full(_) => (Kind::Unavailable, "free some space on the file system of the data directory; nothing was changed".to_owned()),
+        E::Disk(_) => (Kind::Unavailable, "look at the file system of the data directory: is it mounted read-only since an error (`findmnt`, `dmesg`)? Nothing was changed".to_owned()),
         E::Corrupt(_) | E::Damaged { .. } => (Kind::Internal, "`sqlite3 lemnos.db 'pragma integrity_check'` says more; restore a copy of the database".to_owned()),
         E::KeyTaken { user, fingerprint } => (Kind::Conflict, format!("a key says who pushes, so it has one user: remove it from {user} first (`lemnos keys remove {fingerprint}`), or add another key")),
         E::OtherAccess(fingerprint) => (Kind::Conflict, format!("remove it first: `lemnos keys remove {fingerprint}`")),

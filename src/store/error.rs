@@ -22,6 +22,8 @@ pub enum StoreError {
     ReadOnly(String),
     #[error("no space is left for the database: {0}")]
     Full(String),
+    #[error("the disk under the database answers with an error: {0}")]
+    Disk(String),
     #[error("the database file is damaged: {0}")]
     Corrupt(String),
     #[error("the database holds a value in {place} that cannot be read: {cause}")]
@@ -85,6 +87,7 @@ impl From<sqlx::Error> for StoreError {
         match code & 0xff {
             5 | 6 => Self::Locked,
             8 => Self::ReadOnly(message),
+            10 => Self::Disk(message),
             13 => Self::Full(message),
             11 | 26 => Self::Corrupt(message),
             _ => Self::Database(cause),

@@ -1,8 +1,6 @@
 //! Faults of what the server stands on: database, disk, registry, builders. The push is refused before success is reported, or
 //! accepted and brought to its end; and when the fault is gone, all works again.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use lemnos::model::BuildState;
@@ -15,7 +13,7 @@ use crate::house::{House, Said};
 const MANIFESTS: &str = "/manifests/";
 
 /// A house whose main is at a first commit, with tags.
-fn standing() -> (House, String) {
+pub fn standing() -> (House, String) {
     let house = House::new();
     house.serve();
     let first = house.commit(None, &[("Dockerfile", "FROM scratch\n")], "first");
@@ -23,16 +21,16 @@ fn standing() -> (House, String) {
     (house, first)
 }
 
-fn next(house: &House, parent: &str, content: &str) -> String {
+pub fn next(house: &House, parent: &str, content: &str) -> String {
     house.commit(Some(parent), &[("Dockerfile", "FROM scratch\n"), ("content", content)], content)
 }
 
-fn push(house: &House, commit: &str) -> Said {
+pub fn push(house: &House, commit: &str) -> Said {
     house.push(&[&format!("{commit}:refs/heads/main")])
 }
 
 #[track_caller]
-fn stands_at(house: &House, commit: &str) {
+pub fn stands_at(house: &House, commit: &str) {
     assert_eq!(house.refs()["refs/heads/main"], commit, "the ref");
     for tag in ["main", "latest"] {
         assert_eq!(house.revision(tag).as_deref(), Some(commit), "the tag {tag}");
@@ -129,56 +127,6 @@ fn a_database_that_is_locked_at_the_end_loses_no_accepted_push() {
     let third = next(&house, &second, "third");
     push(&house, &third).succeeded();
     stands_at(&house, &third);
-}
-
-/// A small file system of its own, gone with its value.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(at: &Path) -> Self {
-        let mut command = Command::new("mount");
-        let said = Said::of(
-            command.args(["-t", "tmpfs", "-o", "size=6m,mode=0700", "tmpfs"]).arg(at).output().unwrap(),
-        );
-        assert!(said.ok, "mounting needs root, as tests/run has it: {}", said.text);
-        Self(at.to_owned())
-    }
-
-    /// Leaves no room; the file that takes it.
-    fn fill(&self) -> PathBuf {
-        let path = self.0.join("filler");
-        let mut file = std::fs::File::create(&path).unwrap();
-        // ends with the disk
-        let _ = std::io::copy(&mut std::io::repeat(b'x'), &mut file);
-        path
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
-}
-
-#[test]
-fn a_full_disk_under_the_repositories_refuses_the_push_and_keeps_nothing() {
-    let house = House::new();
-    let repositories = house.data().join("repositories");
-    std::fs::create_dir_all(&repositories).unwrap();
-    let disk = SmallDisk::mount(&repositories);
-    house.serve();
-    let first = house.commit(None, &[("Dockerfile", "FROM scratch\n")], "first");
-    push(&house, &first).succeeded();
-    let filler = disk.fill();
-    let second = next(&house, &first, "second");
-    push(&house, &second).failed().shows("No space left on device");
-    assert!(house.is_up());
-    stands_at(&house, &first);
-    assert_eq!(house.leftovers(), [] as [String; 0]);
-    std::fs::remove_file(filler).unwrap();
-    push(&house, &second).succeeded();
-    stands_at(&house, &second);
-    house.stop();
 }
 
 /// E7

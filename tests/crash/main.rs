@@ -8,6 +8,7 @@
     clippy::disallowed_methods
 )]
 
+mod disks;
 #[path = "../fake/fakes.rs"]
 mod fake;
 mod faults;

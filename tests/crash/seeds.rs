@@ -18,9 +18,6 @@ use crate::schedule::{Crash, Kind, Op, Schedule, Victim};
 const SEEDS: u64 = 300;
 /// Seeds side by side: most of a run is waiting.
 const WORKERS: u64 = 4;
-/// After this no further seed begins; as many as these have run by then on any machine that is not stuck.
-const BUDGET: Duration = Duration::from_secs(180);
-const AT_LEAST: u64 = 60;
 
 /// E1
 #[test]
@@ -29,14 +26,13 @@ fn every_accepted_push_ends_once_whoever_dies_and_whenever() {
     if let Some(seed) = wanted("LEMNOS_TEST_CRASH_SEED") {
         return run(seed);
     }
-    let more = wanted("LEMNOS_TEST_CRASH_SEEDS");
-    let seeds = more.unwrap_or(SEEDS);
+    let seeds = wanted("LEMNOS_TEST_CRASH_SEEDS").unwrap_or(SEEDS);
     let (next, began) = (AtomicU64::new(0), Instant::now());
     let failed = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..WORKERS {
             scope.spawn(|| {
-                while more.is_some() || began.elapsed() < BUDGET {
+                loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= seeds || failed.lock().unwrap().len() > 3 {
                         return;
@@ -52,10 +48,8 @@ fn every_accepted_push_ends_once_whoever_dies_and_whenever() {
             });
         }
     });
-    let ran = next.load(Ordering::Relaxed).min(seeds);
-    eprintln!("{ran} seeds in {} s", began.elapsed().as_secs());
+    eprintln!("{seeds} seeds in {} s", began.elapsed().as_secs());
     assert!(failed.lock().unwrap().is_empty(), "seeds that failed: {:?}", failed.lock().unwrap());
-    assert!(ran >= AT_LEAST.min(seeds), "only {ran} seeds in {} s", BUDGET.as_secs());
 }
 
 /// A push as its client saw it.
