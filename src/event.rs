@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Digest, ImageName, KindName, Platform, RefName, Sha, Tag};
 
+mod mask;
+
+pub use mask::{MaskedStream, Masker, SECRET_BYTES_MIN, SECRETS_BYTES_MAX};
+
 /// An event with its place in the build's stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Recorded {
