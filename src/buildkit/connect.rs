@@ -94,6 +94,18 @@ pub struct Tls {
     pub server_name: Option<String>,
 }
 
+impl Tls {
+    /// A connection that ends right after the handshake: the daemon's alert says why, but what we send first may meet a
+    /// closed connection before the alert is read.
+    fn refused(&self, seen: &str) -> String {
+        let why = match &self.cert {
+            None => "the daemon may want a client certificate, and none is set".to_owned(),
+            Some(cert) => format!("the daemon may not take the client certificate {}", cert.display()),
+        };
+        format!("the connection ended right after the handshake: {why} ({seen})")
+    }
+}
+
 /// A daemon as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
@@ -144,11 +156,14 @@ impl Client {
         let deadline = Instant::now() + timeout;
         let client =
             tokio::time::timeout_at(deadline, Self::dial(endpoint)).await.unwrap_or_else(|_| Err(late()))?;
-        if endpoint.tls.is_some() {
+        if let Some(tls) = &endpoint.tls {
             match tokio::time::timeout_at(deadline, client.ask_info()).await {
                 Err(_) => return Err(late()),
                 Ok(Err(status)) if std::error::Error::source(&status).is_some() => {
-                    return Err(Error::Tls { address: address.clone(), reason: chain(&status) });
+                    return Err(Error::Tls {
+                        address: address.clone(),
+                        reason: tls.refused(&chain(&status)),
+                    });
                 }
                 Ok(_) => {}
             }

@@ -3,5 +3,6 @@
 
 pub mod builder;
 pub mod buildkitd;
+pub mod pki;
 pub mod process;
 pub mod registry;
