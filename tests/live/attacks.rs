@@ -14,7 +14,7 @@ mod registry;
 const QUICK: &str = "FROM busybox\nCOPY greeting /greeting\n";
 
 /// An app that ada may push to and that builds for one platform.
-fn small_app(house: &House, name: &str) {
+pub fn small_app(house: &House, name: &str) {
     house.app(name);
     house.lemnos(&["apps", "set", name, "platforms=linux/amd64"]).succeeded();
 }

@@ -397,8 +397,14 @@ impl House {
 
     /// A push that goes on while the test does something else.
     pub fn begin_push(&self, dir: &Path, args: &[&str]) -> Pushing {
+        self.begin_push_as("id", dir, args)
+    }
+
+    /// The same with another key than ada's.
+    pub fn begin_push_as(&self, key: &str, dir: &Path, args: &[&str]) -> Pushing {
         let mut client = self
             .git_command(dir)
+            .env("GIT_SSH_COMMAND", self.ssh_command(key))
             .args(["push", "builder"])
             .args(args)
             .stderr(Stdio::piped())

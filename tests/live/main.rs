@@ -10,6 +10,7 @@
 mod attacks;
 mod audit;
 mod backup;
+mod builder;
 mod buildkit;
 mod clients;
 mod clock;

@@ -47,6 +47,9 @@ impl Normal {
             r"\b[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2})?(\.[0-9]+)?Z?",
             "TIME",
         );
+        // how a connection breaks is a matter of who looked first
+        let text =
+            swap(&text, r"(the connection to buildkitd broke): .*", "the connection to buildkitd broke: HOW");
         // of steps that several builds share at a time, the daemon tells one build's number
         let text = swap(&text, r"[0-9]+/[0-9]+\] FROM ", "1/N] FROM ");
         let text = swap(&text, r"\[?127\.0\.0\.1\]?(:[0-9]+)?", "builder");

@@ -1,6 +1,7 @@
 //! Sessions in which somebody waits, goes away, or is overtaken.
 
 use super::{Session, shop};
+use crate::builder::OwnBuilder;
 use crate::house::House;
 
 const SLOW: &str = "FROM busybox\nRUN echo started; sleep 3600\n";
@@ -80,4 +81,39 @@ fn a_push_that_does_not_wait() {
     session.shown(&format!("ssh -p 2222 builder logs {id} -f"), &said);
     session.lemnos(&["show", &id]).succeeded();
     session.is("detached");
+}
+
+#[test]
+fn a_builder_that_is_lost() {
+    let (mut near, mut far) = (OwnBuilder::start(), OwnBuilder::start());
+    let house = House::start_changed("s-lost", &[], |house| house.builder = Some(near.spec("near")));
+    house.lemnos(&["builders", "add", &far.spec("far")]).succeeded();
+    for name in ["near", "far"] {
+        crate::pool::await_state(&house, name, "up");
+    }
+    shop(&house);
+    let dockerfile = |round: &str| format!("FROM busybox\nRUN echo {round}; sleep 8; echo done\n");
+    let dir = house.repository("shop", &[("Dockerfile", &dockerfile("one"))]);
+    let mut session = Session::new(
+        &house,
+        "A builder dies in the middle of a step. Where there is another, it takes the build over, once.",
+    );
+    house.lemnos(&["builders", "drain", "far"]).succeeded();
+    let client = house.begin_push(&dir, &["main"]).until("#5 one");
+    house.lemnos(&["builders", "resume", "far"]).succeeded();
+    near.kill();
+    session.shown("git push builder main", &client.finish().succeeded());
+
+    session
+        .note("Now there is no other, and this one dies as well: the push is refused, nothing has changed.");
+    house.commit(&dir, &[("Dockerfile", &dockerfile("two"))], "second");
+    let client = house.begin_push(&dir, &["main"]).until("#5 two");
+    far.kill();
+    session.shown("git push builder main", &client.finish().failed());
+
+    session.note("The builder is back, and the same push is well.");
+    far.run();
+    crate::pool::await_state(&house, "far", "up");
+    session.push(&dir, &["main"]).succeeded();
+    session.is("builder-lost");
 }
