@@ -23,10 +23,15 @@ mod health;
 mod house;
 mod logs;
 mod metrics;
+#[path = "../fake/pki.rs"]
+mod pki;
 mod pool;
 mod privileges;
 mod push;
 mod quickstart;
 mod registry;
 mod sessions;
+mod stopping;
 mod support;
+mod tls;
+mod waiting;
