@@ -23,6 +23,8 @@ use flood::Flood;
 
 /// Entries that wait for the writer; what comes on top is counted and not kept.
 const QUEUE: usize = 8_192;
+/// Entries that wait for a store that takes none; what comes on top is counted and not kept.
+const KEPT: usize = 8_192;
 /// Entries of one transaction.
 const BATCH: usize = 512;
 /// How long an entry that nobody waits for may wait for company.
@@ -68,7 +70,9 @@ impl Trail {
     pub fn start(store: Store) -> Self {
         let (queue, items) = mpsc::channel(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
-        tokio::spawn(Writer { store, items, lost: lost.clone(), flood: Flood::default() }.run());
+        tokio::spawn(
+            Writer { store, items, lost: lost.clone(), flood: Flood::default(), kept: Vec::new() }.run(),
+        );
         Self(Some(Arc::new(Inner { queue, lost })))
     }
 
@@ -91,7 +95,8 @@ impl Trail {
         }
     }
 
-    /// Returns when the entries, and all that were left before them, are on disk. The error is a sentence.
+    /// Returns when the entries, and all that were left before them, are on disk. The error is a sentence; they are written
+    /// later, when the store takes them.
     pub async fn record(&self, entries: Vec<Entry>) -> Result<(), String> {
         entries.iter().for_each(say);
         let Some(inner) = &self.0 else { return Ok(()) };
@@ -113,6 +118,8 @@ struct Writer {
     items: mpsc::Receiver<Item>,
     lost: Arc<AtomicU64>,
     flood: Flood,
+    /// What the store did not take, to be written before anything else once it does.
+    kept: Vec<Entry>,
 }
 
 impl Writer {
@@ -152,7 +159,7 @@ impl Writer {
 
     async fn write(&mut self, items: &mut Vec<Item>, all: bool) {
         let now = Instant::now();
-        let mut entries = Vec::new();
+        let mut entries = std::mem::take(&mut self.kept);
         let mut waiting = Vec::new();
         for item in items.drain(..) {
             match item {
@@ -171,12 +178,23 @@ impl Writer {
         let written = if entries.is_empty() { Ok(()) } else { self.store.append_audit(&entries).await };
         if let Err(error) = &written {
             tracing::error!(%error, entries = entries.len(), "the audit record cannot be written");
-            self.lost.fetch_add(lost + entries.len() as u64, Ordering::Relaxed);
+            self.keep(entries, lost);
         }
         for told in waiting {
             // whoever has gone away need not be told
             let _ = told.send(written.as_ref().map_err(ToString::to_string).copied());
         }
+    }
+
+    /// Entries for the next try; `lost` stands in the last of them, and is counted on instead.
+    fn keep(&mut self, mut entries: Vec<Entry>, lost: u64) {
+        if lost > 0 {
+            entries.pop();
+        }
+        let over = entries.len().saturating_sub(KEPT);
+        entries.truncate(KEPT);
+        self.lost.fetch_add(lost.saturating_add(over as u64), Ordering::Relaxed);
+        self.kept = entries;
     }
 }
 

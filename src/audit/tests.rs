@@ -52,7 +52,9 @@ async fn nobody_waits_and_what_is_lost_is_counted() {
         trail.note(refused(n));
     }
     assert_eq!(lost.load(Ordering::Relaxed), 3);
-    tokio::spawn(Writer { store: store.clone(), items, lost, flood: Flood::default() }.run());
+    tokio::spawn(
+        Writer { store: store.clone(), items, lost, flood: Flood::default(), kept: Vec::new() }.run(),
+    );
     trail.flush().await.unwrap();
     let logged = store.audit(&all()).await.unwrap();
     assert_eq!(logged.len(), 3);
@@ -60,18 +62,36 @@ async fn nobody_waits_and_what_is_lost_is_counted() {
 }
 
 #[tokio::test]
-async fn a_record_that_cannot_be_written_is_an_error_and_counts_as_lost() {
+async fn what_cannot_be_written_is_an_error_and_written_later_in_its_order() {
     let (_dir, store) = store().await;
     let trail = Trail::start(store.clone());
     let blocked = "CREATE TRIGGER full BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'no room'); END";
     sqlx::query(blocked).execute(store.pool()).await.unwrap();
     let error = trail.record(vec![refused(1), refused(2)]).await.unwrap_err();
     assert!(error.contains("no room"), "{error}");
+    trail.note(refused(3));
+    trail.flush().await.unwrap_err();
     sqlx::query("DROP TRIGGER full").execute(store.pool()).await.unwrap();
     trail.flush().await.unwrap();
     let logged = store.audit(&all()).await.unwrap();
-    assert_eq!(
-        logged.iter().map(|l| l.entry.event.clone()).collect::<Vec<_>>(),
-        [Event::Lost { entries: 2 }]
-    );
+    let reasons: Vec<_> = logged.iter().map(|l| l.entry.event.refusal().unwrap().to_owned()).collect();
+    assert_eq!(reasons, ["1", "2", "3"]);
+}
+
+#[tokio::test]
+async fn of_what_cannot_be_written_for_long_the_oldest_are_kept_and_the_rest_is_counted_once() {
+    let (_dir, store) = store().await;
+    let trail = Trail::start(store.clone());
+    let blocked = "CREATE TRIGGER full BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'no room'); END";
+    sqlx::query(blocked).execute(store.pool()).await.unwrap();
+    trail.record((0..KEPT + 5).map(refused).collect()).await.unwrap_err();
+    for _ in 0..3 {
+        trail.flush().await.unwrap_err();
+    }
+    sqlx::query("DROP TRIGGER full").execute(store.pool()).await.unwrap();
+    trail.flush().await.unwrap();
+    let logged = store.audit(&all()).await.unwrap();
+    assert_eq!(logged.len(), KEPT + 1);
+    assert_eq!(logged[0].entry, Entry { at_ms: logged[0].entry.at_ms, ..refused(0) });
+    assert_eq!(logged[KEPT].entry.event, Event::Lost { entries: 5 });
 }
