@@ -37,6 +37,8 @@ pub(super) struct Door {
     cut: CancellationToken,
     attempts: Attempts,
     offers: usize,
+    /// A key that was let come to its signature, and with what algorithm, until a good signature is seen.
+    unsigned: Option<(Option<Fingerprint>, Algorithm)>,
     /// Set by a verified signature of a registered key, and by nothing else.
     who: Option<Identity>,
     logged_in: Option<oneshot::Sender<()>>,
@@ -61,6 +63,7 @@ impl Door {
             cut,
             attempts: Attempts::default(),
             offers: 0,
+            unsigned: None,
             who: None,
             logged_in: Some(logged_in),
             sessions,
@@ -151,6 +154,23 @@ impl Door {
         Auth::Reject { proceed_with_methods: Some(methods), partial_success: false }
     }
 
+    /// A client says who it is, once more. russh does not tell of a signature that is wrong: whoever tries anything else, or
+    /// goes, after the offer of a good key has shown none for it, and that is on record.
+    fn begins(&mut self, ssh_user: &str) {
+        self.note_unsigned();
+        self.attempts.by(ssh_user);
+    }
+
+    fn note_unsigned(&mut self) {
+        let Some((key, algorithm)) = self.unsigned.take() else { return };
+        let event = Event::LoginRefused {
+            ssh_user: self.attempts.ssh_user().to_owned(),
+            algorithm: algorithm.to_string(),
+            reason: "no-valid-signature".to_owned(),
+        };
+        self.house.trail.note(audit::entry(Who::Anonymous, event).key(key).peer(self.peer));
+    }
+
     fn out_of_attempts(&mut self) -> bool {
         self.offers += 1;
         self.attempts.refusals() >= self.house.config.max_auth_tries || self.offers > MAX_OFFERS
@@ -180,30 +200,39 @@ impl Door {
     }
 }
 
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.note_unsigned();
+    }
+}
+
 impl Handler for Door {
     type Error = Error;
 
     async fn auth_none(&mut self, user: &str) -> Result<Auth, Error> {
         self.window.exchange(Instant::now());
-        self.attempts.by(user);
+        self.begins(user);
         Ok(Auth::reject())
     }
 
     async fn auth_publickey_offered(&mut self, user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Error> {
         self.window.exchange(Instant::now());
-        self.attempts.by(user);
+        self.begins(user);
         if self.out_of_attempts() {
             return Err(Error::TooManyAttempts);
         }
-        match self.owner(offer.public_key, offer.algorithm).await {
-            Ok(_) => Ok(Auth::Accept),
+        let key = match self.owner(offer.public_key, offer.algorithm).await {
+            Ok(who) => Some(who.key),
             // russh does not say whether a certificate came with it: whoever signs with it is asked again
-            Err((_, Useless::Unknown)) if self.house.config.trust.authorities.is_some() => Ok(Auth::Accept),
-            Err((key, why)) => Ok(self.refuse(key, offer.algorithm, why, None)),
-        }
+            Err((key, Useless::Unknown)) if self.house.config.trust.authorities.is_some() => key,
+            Err((key, why)) => return Ok(self.refuse(key, offer.algorithm, why, None)),
+        };
+        self.unsigned = Some((key, offer.algorithm.clone()));
+        Ok(Auth::Accept)
     }
 
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Error> {
+        self.unsigned = None;
         self.attempts.by(user);
         match self.owner(key.public_key, key.algorithm).await {
             Ok(who) => {
@@ -224,6 +253,7 @@ impl Handler for Door {
         user: &str,
         certificate: &Certificate,
     ) -> Result<Auth, Error> {
+        self.unsigned = None;
         self.attempts.by(user);
         let algorithm = certificate.algorithm();
         match self.certified(user, certificate).await {
@@ -254,7 +284,7 @@ impl Handler for Door {
         _submethods: &str,
         response: Option<Response<'a>>,
     ) -> Result<Auth, Error> {
-        self.attempts.by(user);
+        self.begins(user);
         let max_tries = self.house.config.max_auth_tries;
         if response.is_none() && self.attempts.tell() {
             let text = self.attempts.text(max_tries, &self.house.host.registration_hint());
