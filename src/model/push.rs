@@ -58,6 +58,15 @@ pub enum PushOptionError {
     Exclusive(&'static str, &'static str),
 }
 
+/// As much of an option as a sentence repeats: git carries tens of thousands of bytes in one.
+fn shown(option: &str) -> String {
+    const CHARS: usize = 60;
+    match option.char_indices().nth(CHARS) {
+        Some((end, _)) => format!("{}…", option.get(..end).unwrap_or_default()),
+        None => option.to_owned(),
+    }
+}
+
 impl PushOptions {
     pub const KNOWN: [&'static str; 9] = [
         "no-cache",
@@ -84,7 +93,7 @@ impl PushOptions {
                     "detach" => parsed.detach = true,
                     "cancel-on-disconnect" => parsed.cancel_on_disconnect = true,
                     "color" => parsed.color = true,
-                    _ => return Err(PushOptionError::Unknown(option.to_owned())),
+                    _ => return Err(PushOptionError::Unknown(shown(option))),
                 },
                 Some(("platform", list)) => {
                     for text in list.split(',') {
@@ -100,10 +109,10 @@ impl PushOptions {
                     let (name, value) = pair
                         .split_once('=')
                         .filter(|(name, _)| !name.is_empty())
-                        .ok_or_else(|| PushOptionError::BadArg(pair.to_owned()))?;
+                        .ok_or_else(|| PushOptionError::BadArg(shown(pair)))?;
                     parsed.build_args.insert(name.to_owned(), value.to_owned());
                 }
-                Some(_) => return Err(PushOptionError::Unknown(option.to_owned())),
+                Some(_) => return Err(PushOptionError::Unknown(shown(option))),
             }
         }
         let exclusive = |one, other| Err(PushOptionError::Exclusive(one, other));

@@ -347,6 +347,8 @@ async fn proc_receive(hook: &mut Hook, session: &Arc<Session>, answering: &Answe
         Ok(None) => return,
         Err(problem) => {
             tracing::warn!(request = %session.request.id, %problem, "git's proc-receive request cannot be read");
+            // on record here, and not once more as git's own refusal
+            *lock(&session.stage) = Stage::Refused;
             return refuse(hook, &session.request, answering, &problem.to_string()).await;
         }
     };
