@@ -37,6 +37,33 @@ pub fn stands_at(house: &House, commit: &str) {
     }
 }
 
+/// The standing assertion of docs/SECURITY.md: the server lives and stays within its memory, nothing is left of what was
+/// refused, and each refusal of the whole test so far is on record, once.
+#[track_caller]
+pub fn on_record(house: &House, refused: &[(&str, &str)]) {
+    assert!(house.is_up());
+    let status = std::fs::read_to_string(format!("/proc/{}/status", house.server_pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak < 200 << 10, "{peak} KiB");
+    assert_eq!(house.leftovers(), [] as [String; 0]);
+    let record = house.lemnos(&["audit", "--limit", "1000", "--json"]);
+    let found: Vec<(String, String)> = record
+        .lines()
+        .filter_map(|line| {
+            let one: serde_json::Value = serde_json::from_str(line).unwrap();
+            let event = &one["entry"]["event"];
+            let why = ["reason", "refused", "what"].iter().find_map(|field| event[*field].as_str())?;
+            Some((event["type"].as_str().unwrap().to_owned(), why.to_owned()))
+        })
+        .collect();
+    let fits = |(found, wanted): (&(String, String), &(&str, &str))| {
+        found.0 == wanted.0 && found.1.contains(wanted.1)
+    };
+    let all = found.len() == refused.len() && found.iter().zip(refused).all(fits);
+    assert!(all, "wanted {refused:#?}, on record is {found:#?}\n{}", house.log());
+}
+
 /// Another process that writes to the database and does not end.
 struct Writer {
     runtime: tokio::runtime::Runtime,
@@ -70,7 +97,7 @@ fn a_push_is_refused_while_another_process_holds_the_database() {
     push(&house, &second).failed().shows("locked by another process").shows("fuser lemnos.db");
     writer.release();
     stands_at(&house, &first);
-    assert_eq!(house.leftovers(), [] as [String; 0]);
+    on_record(&house, &[("push_answered", "server error: the database is locked by another process")]);
     push(&house, &second).succeeded();
     stands_at(&house, &second);
 }
@@ -109,6 +136,7 @@ fn a_database_that_is_locked_at_the_commit_point_refuses_the_push() {
     let (house, first, second, said) = locked_at("before-commit");
     said.failed().shows("locked by another process");
     stands_at(&house, &first);
+    on_record(&house, &[("push_answered", "server error: the database is locked by another process")]);
     push(&house, &second).succeeded();
     stands_at(&house, &second);
 }
@@ -191,6 +219,7 @@ fn of_racing_pushes_the_older_that_ends_last_moves_nothing() {
         stands_at(&house, &newer);
         at = newer;
     }
+    on_record(&house, &[("push_answered", "superseded by "); 8]);
 }
 
 /// E6
@@ -208,6 +237,7 @@ fn a_platform_that_fails_leaves_the_tags_alone() {
     push(&house, &second).failed().shows("exit code: 2");
     stands_at(&house, &first);
     assert_eq!(house.tag(&format!("git-{}", &second[..12])), None);
+    on_record(&house, &[("push_answered", "build failed: RUN make")]);
     push(&house, &second).succeeded();
     stands_at(&house, &second);
 }

@@ -22,5 +22,6 @@ mod pool;
 mod receive;
 mod registry;
 mod ssh;
+mod standing;
 mod tidy;
 mod verbs;

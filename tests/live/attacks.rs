@@ -68,7 +68,7 @@ pub fn leaves_nothing(house: &House) {
 }
 
 /// Objects of all repositories, packed or loose.
-fn objects(house: &House) -> usize {
+pub fn objects(house: &House) -> usize {
     let mut count = 0;
     let mut waiting = vec![house.data().join("repositories")];
     while let Some(dir) = waiting.pop() {
@@ -83,7 +83,7 @@ fn objects(house: &House) -> usize {
     count
 }
 
-fn peak_memory_kib(house: &House) -> u64 {
+pub fn peak_memory_kib(house: &House) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", house.server_pid())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()

@@ -15,6 +15,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use tempfile::TempDir;
 
 use crate::house::{House, Said};
+use crate::standing::Standing;
 use crate::support::engines;
 
 /// Passwords as nothing else spells them, so that one that leaked is found.
@@ -297,6 +298,7 @@ fn d4_an_app_gets_tokens_for_its_own_images_and_never_another_apps() {
     house.lemnos(&["registry", "list", "--json"]).succeeded().shows("\"server\"").hides("canary-");
     house.push(&shop, &["main"]).succeeded();
 
+    let standing = Standing::of(&house);
     // another app: in the open, and behind a variable where only the daemon sees it
     let image = format!("{}:main", house.image("shop"));
     let blog = app(&house, "blog", &format!("FROM {image}\nCOPY greeting /\n"));
@@ -320,6 +322,7 @@ fn d4_an_app_gets_tokens_for_its_own_images_and_never_another_apps() {
             .shows("base_images")
             .hides("hello");
     }
+    standing.refused(&house, &[("push_answered", "is refused: it lies among the images of apps"); 4]);
     // its own, and what lies beside the apps
     house.commit(
         &blog,
@@ -384,6 +387,7 @@ fn d4_policy_holds_for_whatever_a_dockerfile_says() {
         House::start_with("policy", &[], &[("LEMNOS_BASE_IMAGES", "docker.io/library/busybox:stable")]);
     let dir = app(&house, "shop", "FROM busybox:stable\nCOPY greeting /\n");
     house.push(&dir, &["main"]).succeeded();
+    let standing = Standing::of(&house);
     let fetched = format!("http://{inside}/secret");
     for (dockerfile, shown) in [
         (
@@ -415,4 +419,5 @@ fn d4_policy_holds_for_whatever_a_dockerfile_says() {
         house.push(&dir, &["main"]).failed().shows(shown).shows("lemnos.toml");
     }
     assert!(elsewhere.accept().is_err(), "something was asked inside");
+    standing.holds_beside_builds(&house, &[("push_answered", "refused"); 6]);
 }

@@ -31,6 +31,7 @@ mod push;
 mod quickstart;
 mod registry;
 mod sessions;
+mod standing;
 mod stopping;
 mod support;
 mod tls;

@@ -3,10 +3,11 @@
 
 use serde_json::Value;
 
-use crate::attacks::{leaves_nothing, small_app};
+use crate::attacks::small_app;
 use crate::builder::OwnBuilder;
 use crate::house::House;
 use crate::pool::await_state;
+use crate::standing::Standing;
 
 fn status(house: &House, name: &str) -> Value {
     let list = house.lemnos(&["builders", "list", "--json"]).succeeded();
@@ -39,7 +40,8 @@ fn d5_a_builder_behind_tls_builds_for_the_right_certificate_alone() {
     let dir = house.repository("shop", &[("Dockerfile", "FROM busybox\nRUN echo behind TLS > /done\n")]);
     house.push(&dir, &["main"]).succeeded();
     assert_eq!(house.image_file("shop", "main", "linux/amd64", "done").as_deref(), Some("behind TLS\n"));
-    let standing = house.digest("shop", "main");
+    let tag = house.digest("shop", "main");
+    let standing = Standing::of(&house);
 
     house.lemnos(&["builders", "drain", "right"]).succeeded();
     let old = OwnBuilder::start_tls(pki.path(), "expired");
@@ -73,10 +75,10 @@ fn d5_a_builder_behind_tls_builds_for_the_right_certificate_alone() {
             .hides(&format!("RUN echo {name}"));
         house.lemnos(&["builders", "remove", name]).succeeded();
     }
-    assert_eq!(house.digest("shop", "main"), standing);
+    assert_eq!(house.digest("shop", "main"), tag);
+    standing.holds_beside_builds(&house, &[("push_answered", "no builder for linux/amd64"); 6]);
 
     // the daemon was there all the time
     house.lemnos(&["builders", "resume", "right"]).succeeded();
     house.push(&dir, &["main"]).succeeded();
-    leaves_nothing(&house);
 }

@@ -12,15 +12,20 @@ use super::fixture::{Clone, Gate, Handler, PATIENCE, Raw, Server, ZERO, create};
 
 const MIB: u64 = 1024 * 1024;
 
-/// Pushes `tip` as `evil` beside an accepted `main`; the refusal must contain `wanted`, and nothing may remain.
+/// Pushes `tip` as `evil` beside an accepted `main`; the refusal must contain `wanted`, nothing may remain, and the record
+/// must say the same.
 async fn refused(server: &mut Server, clone: &Clone, tip: &str, wanted: &str) -> String {
+    refused_as(server, clone, tip, wanted, wanted.trim_start_matches("error: ")).await
+}
+
+/// The same where the record has other words than the screen.
+async fn refused_as(server: &mut Server, clone: &Clone, tip: &str, wanted: &str, on_record: &str) -> String {
+    let event = "push_refused";
     let before = server.files();
     let (ok, said) = clone.push(server, &["--no-thin", &format!("{tip}:refs/heads/evil")]).await;
     assert!(!ok, "accepted: {said}");
     assert!(said.contains(wanted), "wanted {wanted:?} in: {said}");
-    server.ended().await;
-    assert_eq!(server.files(), before, "{said}");
-    assert!(server.children().is_empty());
+    server.stands(&before, (event, on_record)).await;
     said
 }
 
@@ -63,16 +68,14 @@ async fn names_that_git_lets_through_are_refused_with_a_sentence() {
             "{name}: {said}"
         );
         assert!(said.contains("pre-receive hook declined"), "{name}: {said}");
-        server.ended().await;
-        assert_eq!(server.files(), before, "{name}");
+        server.stands(&before, ("push_refused", "is not a valid ref name")).await;
     }
     // the same ref twice, for two different ends
     let main = server.reference("refs/heads/main").unwrap();
     let said =
         Raw::push(&server, &[create("refs/heads/a", &tip), create("refs/heads/a", &main)], &pack).await;
     assert!(said.contains("names refs/heads/a more than once"), "{said}");
-    server.ended().await;
-    assert_eq!(server.files(), before);
+    server.stands(&before, ("push_refused", "names refs/heads/a more than once")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,14 +84,16 @@ async fn names_that_git_refuses_stay_refused() {
     let tip = clone.commit("new", "new").await;
     let pack = clone.pack(&tip).await;
     let before = server.files();
-    for name in [
-        "refs/heads/a..b",
-        "refs/heads/a b",
-        "refs/heads/a\nb",
-        "refs/heads/a.lock",
-        "HEAD",
-        "../../x",
-        "refs/lemnos/builds/x",
+    let invalid = "is not a valid ref name";
+    // the line end makes a second command of the rest
+    for (name, on_record) in [
+        ("refs/heads/a..b", invalid),
+        ("refs/heads/a b", invalid),
+        ("refs/heads/a\nb", "is not a valid object id"),
+        ("refs/heads/a.lock", invalid),
+        ("HEAD", invalid),
+        ("../../x", invalid),
+        ("refs/lemnos/builds/x", invalid),
     ] {
         let said = Raw::push(&server, &[create(name, &tip)], &pack).await;
         assert!(!said.contains(&format!("ok {name}")), "{name}: {said}");
@@ -98,6 +103,7 @@ async fn names_that_git_refuses_stay_refused() {
             before.clone().into_iter().filter(|(n, _)| n.starts_with("refs")).collect::<Vec<_>>(),
             "{name}"
         );
+        server.record.refused(&[("push_refused", on_record)]).await;
     }
 }
 
@@ -118,7 +124,7 @@ async fn trees_that_fsck_knows_as_attacks_are_refused() {
         ("evil .gitmodules", vec![("100644", ".gitmodules", &modules)], "gitmodules"),
     ] {
         let tip = clone.commit_tree(&clone.tree(&entries).await).await;
-        let said = refused(&mut server, &clone, &tip, "[remote rejected]").await;
+        let said = refused_as(&mut server, &clone, &tip, "[remote rejected]", "git refused it").await;
         assert!(said.contains(wanted), "{what}: {said}");
     }
 }
@@ -240,8 +246,7 @@ async fn a_delta_that_claims_a_huge_result_is_refused() {
     let main = server.reference("refs/heads/main").unwrap();
     let said = Raw::push(&server, &[create("refs/heads/evil", &main)], &pack).await;
     assert!(said.contains("unpack") && !said.contains("ok refs/heads/evil"), "{said}");
-    server.ended().await;
-    assert_eq!(server.files(), before);
+    server.stands(&before, ("push_refused", "git refused it")).await;
 }
 
 /// git's own SHA-1 over raw bytes: the trailer that `index-pack` would put there.
@@ -269,8 +274,7 @@ async fn a_pack_over_the_input_limit_is_refused() {
     let pack = clone.pack(&tip).await;
     let said = Raw::push(&server, &[create("refs/heads/evil", &tip)], &pack).await;
     assert!(said.contains("pack exceeds maximum allowed size"), "{said}");
-    server.ended().await;
-    assert_eq!(server.files(), before);
+    server.stands(&before, ("push_refused", "git refused it")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -285,11 +289,14 @@ async fn damaged_packs_are_refused() {
     middle[pack.len() / 2] ^= 0x10;
     // complete in itself, but without the commit that the command names
     let other = clone.pack(&clone.ok(&["rev-parse", "HEAD^"]).await).await;
-    for (what, bad) in [("checksum", checksum), ("middle", middle), ("missing objects", other)] {
+    for (what, bad, on_record) in [
+        ("checksum", checksum, "git refused it"),
+        ("middle", middle, "git refused it"),
+        ("missing objects", other, "the objects could not be read"),
+    ] {
         let said = Raw::push(&server, &[create("refs/heads/evil", &tip)], &bad).await;
         assert!(!said.contains("ok refs/heads/evil"), "{what}: {said}");
-        server.ended().await;
-        assert_eq!(server.files(), before, "{what}");
+        server.stands(&before, ("push_refused", on_record)).await;
     }
 }
 
@@ -299,6 +306,7 @@ async fn a_push_that_breaks_off_anywhere_leaves_nothing() {
     let (mut server, clone) = with_main(Server::start(Handler::accepting()).await).await;
     let tip = clone.commit("new", &"some new text\n".repeat(400)).await;
     let mut bytes = Raw::opening(&[create("refs/heads/evil", &tip)]);
+    let commands = bytes.len();
     bytes.extend(clone.pack(&tip).await);
     let before = server.files();
     for percent in 0..100 {
@@ -309,6 +317,9 @@ async fn a_push_that_breaks_off_anywhere_leaves_nothing() {
         server.ended().await;
         assert_eq!(server.files(), before, "at {percent} %");
     }
+    // those that got as far as a command were refused, each once; before that nothing was asked
+    let asked = (0..100).filter(|percent| bytes.len() * percent / 100 >= commands).count();
+    server.record.refused(&vec![("push_refused", "git refused it"); asked]).await;
     // and the same bytes, all of them, are a push
     assert!(
         Raw::push(&server, &[create("refs/heads/evil", &tip)], &clone.pack(&tip).await)
@@ -327,13 +338,14 @@ async fn too_many_refs_are_refused_by_the_check_and_a_flood_of_them_before_it() 
     let commands: Vec<_> = (0..4).map(|n| create(&format!("refs/heads/b{n}"), &tip)).collect();
     let said = Raw::push(&server, &commands, &pack).await;
     assert!(said.contains("has more than 3 ref commands"), "{said}");
-    server.ended().await;
+    server.stands(&before, ("push_refused", "has more than 3 ref commands")).await;
     let flood: Vec<_> = (0..20_000).map(|n| create(&format!("refs/heads/b{n}"), &tip)).collect();
     let mut raw = Raw::connect(&server).await;
     let _ = tokio::io::AsyncWriteExt::write_all(&mut raw.stream, &Raw::opening(&flood)).await;
     let ended = server.ended().await;
     assert!(ended.stderr.contains("names more refs or options than one push may"), "{ended:?}");
     assert_eq!(server.files(), before);
+    server.record.refused(&[("push_refused", "more refs or options than one push may name")]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -347,8 +359,7 @@ async fn a_branch_that_is_no_commit_is_refused_and_a_tag_may_be_anything() {
     let before = server.files();
     let said = Raw::push(&server, &[create("refs/heads/evil", &blob)], &clone.pack(&blob).await).await;
     assert!(said.contains("refs/heads/evil would point at a blob"), "{said}");
-    server.ended().await;
-    assert_eq!(server.files(), before);
+    server.stands(&before, ("push_refused", "refs/heads/evil would point at a blob")).await;
 }
 
 fn hook(name: &str, environment: &[(&str, &str)], input: &[u8]) -> std::process::Output {
@@ -397,6 +408,10 @@ async fn a_hook_called_by_hand_is_refused() {
     server.ended().await;
     assert!(refusal(hook("proc-receive", &stolen, b"")).contains("its token belongs to no running push"));
     assert_eq!(handler.seen().len(), 1);
+    let stranger = ("hook_refused", "its token belongs to no running push");
+    let asked = ["refs that were not checked", "was asked before", "there is no such hook"];
+    let [first, second, third] = asked.map(|reason| ("push_refused", reason));
+    server.record.refused(&[stranger, first, second, third, stranger]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use lemnos::audit::Trail;
 use lemnos::model::{App, AppSettings, Push, RefUpdate};
 use lemnos::receive::pktline::{Decoder, Packet, write_flush, write_line};
 use lemnos::receive::{
@@ -18,6 +17,8 @@ use lemnos::receive::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+
+use crate::standing::Record;
 
 pub const PATIENCE: Duration = Duration::from_secs(60);
 pub const ZERO: &str = "0000000000000000000000000000000000000000";
@@ -36,6 +37,7 @@ pub struct Server {
     pub repositories: Repositories,
     pub port: u16,
     pub served: mpsc::UnboundedReceiver<Served>,
+    pub record: Record,
 }
 
 type Decide = dyn Fn(&Push, &RefUpdate, &PushOutput) -> Result<(), String> + Send + Sync;
@@ -127,6 +129,7 @@ impl Server {
 
     pub async fn with(handler: Arc<dyn PushHandler>, limits: Limits, settings: AppSettings) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let record = Record::open().await;
         let repositories = Repositories::new(dir.path().join("repositories"));
         let config = ReceiveConfig {
             repositories: repositories.clone(),
@@ -134,7 +137,7 @@ impl Server {
             lemnos_exe: PathBuf::from(env!("CARGO_BIN_EXE_lemnos")),
             git: git_path(),
             limits,
-            trail: Trail::nowhere(),
+            trail: record.trail.clone(),
         };
         let receiver = Receiver::new(config, handler).unwrap();
         repositories.create("app1").unwrap();
@@ -147,7 +150,7 @@ impl Server {
                 tokio::spawn(connection(stream, peer, serving.clone(), settings.clone(), sender.clone()));
             }
         });
-        Self { dir, receiver, repositories, port, served }
+        Self { dir, receiver, repositories, port, served, record }
     }
 
     pub fn url(&self) -> String {
@@ -185,6 +188,25 @@ impl Server {
             }
         }
         files
+    }
+    /// The standing assertion after one refused push: it has ended, nothing of it is left, and it is on record.
+    #[track_caller]
+    pub fn stands(
+        &mut self,
+        before: &BTreeMap<String, String>,
+        refused: (&str, &str),
+    ) -> impl Future<Output = ()> {
+        let at = std::panic::Location::caller();
+        let refused = (refused.0.to_owned(), refused.1.to_owned());
+        async move {
+            self.ended().await;
+            assert_eq!(self.files(), *before, "{at}");
+            assert!(self.children().is_empty(), "{at}");
+            let places: Vec<_> =
+                std::fs::read_dir(self.dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+            assert!(places.iter().all(|name| name == "repositories" || name == "run"), "{at}: {places:?}");
+            self.record.refused(&[(refused.0.as_str(), refused.1.as_str())]).await;
+        }
     }
     pub fn reference(&self, name: &str) -> Option<String> {
         let git = git2::Repository::open_bare(self.repository()).unwrap();

@@ -125,6 +125,8 @@ async fn the_key_that_signed_is_who_it_is_not_one_that_was_offered() {
     run(&client, "git-upload-pack echo").await;
     let request = server.host.last_request();
     assert_eq!((request.user.as_str(), request.key), ("mallory", fingerprint(mallory.public_key())));
+    let refused = ("request_refused", "there is no app secret that mallory may use");
+    server.record.refused(&[("login_refused", "no-valid-signature"), refused]).await;
 }
 
 #[tokio::test]
@@ -148,6 +150,8 @@ async fn another_s_signature_is_not_taken() {
         MethodSet::from(&[MethodKind::PublicKey, MethodKind::KeyboardInteractive][..])
     );
     assert!(client.channel_open_session().await.is_err());
+    drop(client);
+    server.record.refused(&[("login_refused", "no-valid-signature")]).await;
 }
 
 /// What a security key puts around a signature: the application, flags (1: touched) and a counter.
@@ -249,6 +253,7 @@ async fn another_user_name_starts_over_but_gets_no_more_attempts() {
     assert!(!matches!(late, Ok(AuthResult::Success)), "a seventh key was tried");
     // It resolves when the connection is closed.
     let _ = soon(client).await;
+    server.record.refused(&[("login_refused", "unknown-key"); 6]).await;
 }
 
 #[tokio::test]
@@ -300,6 +305,13 @@ async fn forwarding_and_second_requests_are_refused() {
     assert_eq!(order, ["status", "eof", "close"]);
     assert_eq!(server.host.last_request().protocol.as_deref(), Some("version=1"));
     assert_eq!(server.host.requests.lock().unwrap().len(), 1);
+    server
+        .record
+        .refused(
+            &["forwarding", "forwarding", "agent-forwarding", "x11", "subsystem"]
+                .map(|what| ("channel_refused", what)),
+        )
+        .await;
 }
 
 #[tokio::test]
@@ -312,6 +324,7 @@ async fn a_key_that_was_removed_serves_no_more_requests() {
     assert!(out.contains("is no longer registered"), "{out}");
     assert_eq!(status, Some(1));
     assert_eq!(server.host.requests.lock().unwrap().len(), 1);
+    server.record.refused(&[("request_refused", "is no longer registered")]).await;
 }
 
 #[tokio::test]
@@ -327,9 +340,11 @@ async fn refused_names_never_reach_the_host() {
         let (out, status) = run(&client, line).await;
         assert!(out.contains("ERR \"") && out.contains("is no app name"), "{line}: {out}");
         assert_eq!(status, Some(1));
+        server.record.refused(&[("request_refused", "is no app name")]).await;
     }
     let (out, status) = run(&client, "git-receive-pack 'a\n'").await;
     assert!(out.starts_with("error: the command is not UTF-8 text, or holds control characters"), "{out}");
     assert_eq!(status, Some(2));
+    server.record.refused(&[("request_refused", "control characters")]).await;
     assert!(server.host.requests.lock().unwrap().is_empty());
 }

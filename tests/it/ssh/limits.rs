@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lemnos::audit::{Event, Filter, Trail};
+use lemnos::audit::{Event, Filter};
 use lemnos::ssh::{Config, EarlyDrop};
-use lemnos::store::Store;
 use russh::ChannelMsg;
 use russh::client;
 use russh::keys::Algorithm;
@@ -62,6 +61,7 @@ async fn whoever_does_not_log_in_is_cut_at_the_grace_limit() {
     for elapsed in <[Duration; 3]>::from(soon(async { tokio::join!(silent, slow, exchanged) }).await) {
         assert!(elapsed >= grace && elapsed < Duration::from_secs(10), "{elapsed:?}");
     }
+    server.record.refused(&[("connection_cut", "login-grace"); 3]).await;
     // Who has logged in stays.
     let client = logged_in(&server, "alice").await;
     tokio::time::sleep(grace + grace / 4).await;
@@ -85,6 +85,10 @@ async fn strangers_of_one_source_and_in_all_are_bounded() {
         text,
         "lemnos: too many connections of this source that have not logged in, try again in a moment\r\n"
     );
+    server
+        .record
+        .refused(&[("connection_dropped", "too many connections of this source that have not logged in")])
+        .await;
     drop(held);
     soon(async {
         // The places are given back when the server has seen the connections end.
@@ -102,6 +106,7 @@ async fn strangers_of_one_source_and_in_all_are_bounded() {
     let third = connect(&server).await;
     let mut refused = TcpStream::connect(server.address).await.unwrap();
     assert!(closed(&mut refused).await.starts_with(b"lemnos: too many connections that have not logged in"));
+    server.record.refused(&[("connection_dropped", "too many connections that have not logged in")]).await;
     assert_eq!(run(&first, "git-upload-pack echo").await.1, Some(7));
     drop((second, third));
 }
@@ -206,10 +211,8 @@ async fn a_drain_that_takes_too_long_is_cut_off() {
 
 #[tokio::test]
 async fn every_login_and_every_refusal_is_on_record() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).await.unwrap();
-    let trail = Trail::start(store.clone());
-    let server = Server::start_on_record(Config::default(), Host::default(), trail.clone()).await;
+    let server = Server::start().await;
+    let (store, trail) = (server.record.store(), server.record.trail.clone());
     let mut client = connect(&server).await;
     assert!(!log_in(&mut client, "evil\u{1b}[2J\nuser", &key(Algorithm::Ed25519)).await.success());
     assert!(log_in(&mut client, "git", &registered(&server, "alice")).await.success());
@@ -239,11 +242,8 @@ async fn every_login_and_every_refusal_is_on_record() {
 
 #[tokio::test]
 async fn dropped_connections_are_on_record_with_their_number() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).await.unwrap();
-    let trail = Trail::start(store.clone());
-    let config = Config { max_connections: 1, ..Config::default() };
-    let server = Server::start_on_record(config, Host::default(), trail.clone()).await;
+    let server = with(Config { max_connections: 1, ..Config::default() }).await;
+    let (store, trail) = (server.record.store(), server.record.trail.clone());
     let _first = connect(&server).await;
     for _ in 0..20 {
         let mut dropped = TcpStream::connect(server.address).await.unwrap();

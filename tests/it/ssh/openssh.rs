@@ -233,6 +233,7 @@ async fn an_agent_with_too_many_keys_is_told_to_choose() {
         told.contains("Only 6 keys are tried: name the right one with ssh -o IdentitiesOnly=yes -i FILE"),
         "{told}"
     );
+    server.record.refused(&[("login_refused", "unknown-key"); 6]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -307,6 +308,7 @@ async fn what_is_negotiated_is_not_open_to_truncation_and_not_compressed() {
         output(&mut server.ssh(&[&key], &["-c", "chacha20-poly1305@openssh.com"], &["git-upload-pack echo"]))
             .await;
     assert!(text(&out.stderr).contains("no matching cipher found"), "{}", text(&out.stderr));
+    server.record.refused(&[("connection_cut", "protocol: No common Cipher algorithm")]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

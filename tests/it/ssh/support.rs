@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use lemnos::audit::Trail;
 use lemnos::model::{App, AppName, AppSettings, Fingerprint, UserName};
 use lemnos::ssh::{
     Config, Error, GitHost, GitIo, GitRequest, GitService, Identity, VerbIo, host_keys, listen,
@@ -20,6 +19,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
+
+use crate::standing::Record;
 
 /// Nothing here takes near as long, even on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -228,6 +229,7 @@ pub struct Server {
     pub shutdown: CancellationToken,
     pub running: tokio::task::JoinHandle<Result<(), Error>>,
     pub dir: TempDir,
+    pub record: Record,
 }
 
 impl Server {
@@ -236,10 +238,8 @@ impl Server {
     }
 
     pub async fn start_with(config: Config, host: Host) -> Self {
-        Self::start_on_record(config, host, Trail::nowhere()).await
-    }
-
-    pub async fn start_on_record(config: Config, host: Host, trail: Trail) -> Self {
+        let record = Record::open().await;
+        let trail = record.trail.clone();
         let dir = tempfile::tempdir().unwrap();
         let keys = host_keys(&dir.path().join("host")).unwrap();
         let listener = listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
@@ -252,7 +252,7 @@ impl Server {
         let host = Arc::new(host);
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(listener.run(config, keys, host.clone(), trail, shutdown.clone()));
-        Self { address, host, shutdown, running, dir }
+        Self { address, host, shutdown, running, dir, record }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

@@ -4,17 +4,16 @@ use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::Stdio;
 
-use super::{
-    commit_of, harmless, leaves_nothing, object, objects, peak_memory_kib, shop, small_app, ssh, ssh_command,
-};
+use super::{commit_of, harmless, object, shop, small_app, ssh, ssh_command};
 use crate::house::House;
+use crate::standing::Standing;
 
 #[test]
 fn what_is_refused_leaves_no_object_and_no_file() {
     let house = House::start_with("refuse", &[], &[("LEMNOS_LIMITS_BLOB_BYTES", "1048576")]);
     let dir = shop(&house);
     house.push(&dir, &["main"]).succeeded();
-    let (stored, refs) = (objects(&house), house.remote_refs(&dir));
+    let standing = Standing::of(&house);
 
     // a Dockerfile that is a link out of the tree, at the root and where the tree's own settings point
     std::fs::remove_file(dir.join("Dockerfile")).unwrap();
@@ -77,10 +76,16 @@ fn what_is_refused_leaves_no_object_and_no_file() {
         assert!(!said.ok && !said.stderr.contains("usage: git"), "{exec}: {said:?}");
     }
 
-    assert_eq!(house.remote_refs(&dir), refs);
-    assert_eq!(objects(&house), stored, "objects of refused pushes");
-    leaves_nothing(&house);
-    assert!(peak_memory_kib(&house) < 200 << 10, "{} KiB", peak_memory_kib(&house));
+    let mut refused = vec![
+        ("push_refused", "is a symbolic link"),
+        ("push_refused", "more than 200000 paths"),
+        ("push_refused", "zeros is 3 MiB; one object may have 1 MiB"),
+    ];
+    refused.extend([("push_refused", "is not a valid ref name"); 7 + 6]);
+    refused.push(("request_refused", "options are not taken"));
+    refused.push(("request_refused", "takes one app name and nothing else"));
+    refused.push(("request_refused", "is no app name"));
+    standing.holds(&house, &refused);
     house.push(&dir, &["main"]).succeeded();
 }
 
@@ -133,6 +138,7 @@ fn raw_push(house: &House, dir: &Path, name: &str, tip: &str, between: impl FnOn
 fn options_of_any_bytes_are_refused_or_taken() {
     let house = House::start("options");
     let dir = shop(&house);
+    let standing = Standing::of(&house);
     let push = |options: &[&std::ffi::OsStr]| {
         let mut command = house.git_command(&dir);
         command.args(["push", "builder", "main"]);
@@ -156,7 +162,17 @@ fn options_of_any_bytes_are_refused_or_taken() {
     push(&[std::ffi::OsStr::new(&long)]);
     push(&vec![bytes(b"no-cache"); 200]);
     assert!(house.remote_refs(&dir).is_empty());
-    leaves_nothing(&house);
+    standing.holds_beside_builds(
+        &house,
+        &[
+            ("push_answered", "no ref moved"),
+            ("push_answered", "unknown push option"),
+            ("push_answered", "unknown push option"),
+            ("push_answered", "unknown push option \"\""),
+            ("push_answered", "unknown push option \"xxx"),
+            ("push_refused", "more than 64 commands or options"),
+        ],
+    );
 }
 
 #[test]
@@ -164,6 +180,7 @@ fn a_push_into_an_app_that_is_gone_reaches_nobody() {
     let house = House::start("destroy");
     let dir = shop(&house);
     let commit = house.git(&dir, &["rev-parse", "HEAD"]).succeeded().stdout.trim().to_owned();
+    let standing = Standing::of(&house);
     // between the server's refs and the client's pack the app goes, and another of its name comes
     let said = raw_push(&house, &dir, "refs/heads/main", &commit, || {
         house.lemnos(&["apps", "destroy", "shop", "--yes"]).succeeded();
@@ -181,7 +198,7 @@ fn a_push_into_an_app_that_is_gone_reaches_nobody() {
     let client = house.begin_push(&dir, &["main"]).until("started");
     house.lemnos(&["apps", "destroy", "shop", "--yes"]).failed().shows("is running").shows("hint: wait");
     client.finish().succeeded();
-    leaves_nothing(&house);
+    standing.refused(&house, &[("push_refused", "git refused it"), ("administered", "of shop is running")]);
 }
 
 #[test]
@@ -191,6 +208,7 @@ fn nobody_takes_another_s_image_or_a_reserved_tag() {
     house.push(&dir, &["main"]).succeeded();
     let before = house.digest("shop", "latest");
     house.app("bank");
+    let standing = Standing::of(&house);
     let image = house.image("shop");
     let other_name = image.replace("127.0.0.1", "localhost");
     for name in [&image, &other_name] {
@@ -213,5 +231,8 @@ fn nobody_takes_another_s_image_or_a_reserved_tag() {
     }
     assert_eq!(house.digest("shop", "latest"), before);
     assert_eq!(house.remote_refs(&dir).len(), 2, "HEAD and main");
-    leaves_nothing(&house);
+    let refused = [("administered", "belongs to app shop already"); 2].into_iter();
+    let refused = refused.chain([("push_answered", "a name that lemnos gives itself"); 6]);
+    let refused = refused.chain([("push_answered", "belongs to the main branch"); 2]);
+    standing.holds_beside_builds(&house, &refused.collect::<Vec<_>>());
 }

@@ -73,7 +73,8 @@ fn many_writers_of_one_ref_leave_it_at_one_of_them() {
     });
     assert!(said.iter().any(|said| said.ok), "{said:?}");
     for said in said.iter().filter(|said| !said.ok) {
-        assert!(said.stderr.contains("rejected]") && said.stderr.contains("hint: "), "{}", said.stderr);
+        let remedy = said.stderr.contains("hint: ") || said.stderr.contains("(superseded by ");
+        assert!(said.stderr.contains("rejected]") && remedy, "{}", said.stderr);
     }
     if let Some(head) = house.remote_refs(&dir).get("refs/heads/main") {
         for tag in ["main", "latest"] {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use super::{leaves_nothing, shop};
 use crate::house::House;
+use crate::standing::Standing;
 use crate::support::engines;
 
 /// A proxy that answers 503 to the PUT of some tags. One request a connection, so that each is seen.
@@ -99,6 +100,7 @@ fn ref_and_tags_agree_where_the_registry_fails_at_any_tag() {
 
     // before the first shared tag: refused, nothing has changed
     let before = standing(&house);
+    let attack = Standing::of(&house);
     let commit = house.commit(&dir, &[("greeting", "two\n")], "two");
     let own = format!("git-{}", &commit[..12]);
     for failing in [own.as_str(), "main"] {
@@ -113,6 +115,8 @@ fn ref_and_tags_agree_where_the_registry_fails_at_any_tag() {
         assert_eq!(standing(&house), before, "{failing}");
         leaves_nothing(&house);
     }
+
+    attack.holds_beside_builds(&house, &[("push_answered", "503"); 2]);
 
     // after it: accepted, said, and completed once the registry is well again
     registry.fail(&["latest"]);

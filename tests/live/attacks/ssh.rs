@@ -3,8 +3,9 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use super::{leaves_nothing, shop};
+use super::shop;
 use crate::house::House;
+use crate::standing::Standing;
 
 #[test]
 fn users_reach_their_own_apps_alone() {
@@ -18,6 +19,7 @@ fn users_reach_their_own_apps_alone() {
     house.lemnos(&["apps", "create", "den"]).succeeded();
     house.lemnos(&["apps", "grant", "den", "eve"]).succeeded();
 
+    let standing = Standing::of(&house);
     // missing and forbidden read the same, whatever is asked
     let commit = refs["refs/heads/main"].clone();
     let as_eve = |args: &[&str], app: &str| {
@@ -61,7 +63,11 @@ fn users_reach_their_own_apps_alone() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("is a symbolic link"), "{said}");
     assert!(!trace.exists() && !said.contains("nonexistent"), "{said}");
-    leaves_nothing(&house);
+    let missing = ["shop", "nowhere"].map(|app| format!("there is no app {app} that eve may use"));
+    let mut refused: Vec<_> =
+        missing.iter().map(|why| ("request_refused", why.as_str())).collect::<Vec<_>>().repeat(5);
+    refused.push(("push_refused", "Dockerfile in refs/heads/main is a symbolic link"));
+    standing.holds(&house, &refused);
 }
 
 #[test]
@@ -88,6 +94,7 @@ fn a_key_that_was_removed_is_refused_on_the_open_connection() {
         command.env("GIT_SSH_COMMAND", shared(&house)).args(["ls-remote", "builder"]).output().unwrap()
     };
     assert!(ask().status.success());
+    let standing = Standing::of(&house);
     let keys: serde_json::Value =
         serde_json::from_str(&house.lemnos(&["keys", "list", "--json"]).succeeded().stdout).unwrap();
     let fingerprint = keys[0]["fingerprint"].as_str().unwrap();
@@ -97,4 +104,5 @@ fn a_key_that_was_removed_is_refused_on_the_open_connection() {
     let _ = master.wait();
     assert!(!said.status.success());
     assert!(String::from_utf8_lossy(&said.stderr).contains("is no longer registered"), "{said:?}");
+    standing.holds(&house, &[("request_refused", "is no longer registered")]);
 }
