@@ -198,6 +198,7 @@ impl Control for Daemon {
             os: "linux".into(),
             architecture: architecture.into(),
             variant: variant.into(),
+            ..Default::default()
         };
         let record = WorkerRecord {
             id: "w1".into(),
