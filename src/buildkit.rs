@@ -7,6 +7,7 @@
 mod connect;
 mod error;
 mod liveness;
+pub mod llb;
 mod progress;
 pub mod session;
 mod solve;
