@@ -5,6 +5,7 @@
 
 mod describe;
 mod generate;
+mod names;
 mod oracle;
 mod properties;
 mod sources;

@@ -358,6 +358,11 @@ func (m *maker) step(s step) (r result, err error) {
 		if def, err = m.result(s.On).state.Marshal(m.ctx, m.marshal...); err != nil {
 			return r, err
 		}
+		if len(def.Def) == 0 {
+			// ours; Go's fails once it is marshalled
+			r.state = llb.Scratch()
+			return r, nil
+		}
 		if op, err = llb.NewDefinitionOp(def.ToPB()); err != nil {
 			return r, err
 		}
@@ -377,14 +382,15 @@ func (m *maker) step(s step) (r result, err error) {
 
 func (m *maker) run(s step) (r result) {
 	var options []llb.RunOption
+	// first, as a reset takes back what was said before it, words too
+	for _, c := range s.Set {
+		options = append(options, m.change(c))
+	}
 	if len(s.Args) > 0 {
 		options = append(options, llb.Args(s.Args))
 	}
 	if s.Shell != "" {
 		options = append(options, llb.Shlex(s.Shell))
-	}
-	for _, c := range s.Set {
-		options = append(options, m.change(c))
 	}
 	r.from = map[string]llb.State{}
 	for _, mnt := range s.Mounts {
