@@ -5,6 +5,7 @@
 
 mod describe;
 mod generate;
+mod go;
 mod names;
 mod oracle;
 mod properties;

@@ -21,6 +21,7 @@ mod engines;
 mod filesync;
 mod health;
 mod house;
+mod llb;
 mod logs;
 mod metrics;
 #[path = "../fake/pki.rs"]

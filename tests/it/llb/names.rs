@@ -34,7 +34,8 @@ fn url() -> BoxedStrategy<String> {
     let plain = format!("{scheme}{user}{host}{rest}");
     let bare = format!("[a-z]{{1,3}}[.][a-z]{{1,3}}{rest}");
     let scp = format!("[a-zA-Z0-9_-]{{1,4}}@127[.]0[.]0[.]1:{rest}");
-    prop_oneof![3 => regex(&plain), 1 => regex(&bare), 1 => regex(&scp)].boxed()
+    let clean = "https://([a-z!$&'()*+,;=]{1,4}@)?[a-z!$&'()*+,;=]{1,4}/[a-z!$&'()*+,;=:@\\[\\]%41]{0,9}";
+    prop_oneof![3 => regex(&plain), 2 => regex(clean), 1 => regex(&bare), 1 => regex(&scp)].boxed()
 }
 
 fn regex(pattern: &str) -> BoxedStrategy<String> {

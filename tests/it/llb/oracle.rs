@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use base64::Engine as _;
@@ -74,7 +73,7 @@ pub struct Oracle {
 impl Oracle {
     /// Built in the tests' own directory; none where there is no Go.
     pub fn start() -> Option<Self> {
-        let mut child = Command::new(program()?).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = Command::new(super::go::program()?).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (to, from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         Some(Self { child, to, from: BufReader::new(from) })
     }
@@ -93,16 +92,4 @@ impl Drop for Oracle {
         self.child.kill().ok();
         self.child.wait().ok();
     }
-}
-
-fn program() -> Option<PathBuf> {
-    if Command::new("go").arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
-        return None;
-    }
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("llb-oracle");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle");
-    let mut build = Command::new("go");
-    build.args(["build", "-trimpath", "-o"]).arg(&program).arg("./llb").current_dir(source);
-    assert!(build.status().unwrap().success(), "tests/oracle/llb does not compile");
-    Some(program)
 }

@@ -169,7 +169,7 @@ func has(flags []string, flag string) bool {
 	return false
 }
 
-func (d *description) marshal(ctx context.Context) (*llb.Definition, error) {
+func (d description) marshal(ctx context.Context) (*llb.Definition, error) {
 	m := &maker{ctx: ctx}
 	m.marshal = m.constraints(d.Marshal)
 	for _, s := range d.Steps {

@@ -1,11 +1,12 @@
 // The LLB oracle: what BuildKit's Go client makes of graphs described in JSON.
 //
 //	go run ./llb < cases.jsonl > llb.jsonl
+//	go run ./llb definition < case.json | buildctl build
 //
 // Each line of the input is a description (describe.go); the same line comes out with what Go made of it: the operations'
 // bytes, their metadata, the source maps, and the hash of the text that `buildctl debug dump-llb` writes. A line that held
 // an answer already gets a new one, so the committed table is its own input. Answers are written line by line: the
-// property tests keep one process and ask it as they go.
+// property tests keep one process and ask it as they go. With `definition` one description comes out as buildctl takes it.
 package main
 
 import (
@@ -35,6 +36,13 @@ type answer struct {
 
 func main() {
 	in := bufio.NewReader(os.Stdin)
+	if len(os.Args) > 1 && os.Args[1] == "definition" {
+		line, _ := in.ReadBytes('\n')
+		def, err := read(line).marshal(context.Background())
+		check(err)
+		check(llb.WriteTo(def, os.Stdout))
+		return
+	}
 	out := bufio.NewWriter(os.Stdout)
 	for {
 		line, err := in.ReadBytes('\n')
@@ -79,11 +87,7 @@ func answerTo(line []byte) (made answer) {
 			made = answer{Error: fmt.Sprint("panic: ", why)}
 		}
 	}()
-	var d description
-	decoder := json.NewDecoder(bytes.NewReader(line))
-	decoder.DisallowUnknownFields()
-	check(decoder.Decode(&d))
-	def, err := d.marshal(context.Background())
+	def, err := read(line).marshal(context.Background())
 	if err != nil {
 		return answer{Error: err.Error()}
 	}
@@ -101,6 +105,13 @@ func answerTo(line []byte) (made answer) {
 	}
 	made.Dump = dump(def)
 	return made
+}
+
+func read(line []byte) (d description) {
+	decoder := json.NewDecoder(bytes.NewReader(line))
+	decoder.DisallowUnknownFields()
+	check(decoder.Decode(&d))
+	return d
 }
 
 func dump(def *llb.Definition) string {
