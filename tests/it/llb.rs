@@ -5,7 +5,9 @@
 
 mod describe;
 mod generate;
+mod generate_sources;
 mod go;
+mod language;
 mod names;
 mod oracle;
 mod properties;

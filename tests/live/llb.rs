@@ -5,6 +5,8 @@
 mod describe;
 #[path = "../it/llb/go.rs"]
 mod go;
+#[path = "../it/llb/language.rs"]
+mod language;
 #[path = "../it/llb/sources.rs"]
 mod sources;
 
@@ -21,7 +23,7 @@ use lemnos::buildkit::llb::{
 use serde_json::Value;
 
 use super::support::engines;
-use describe::Description;
+use language::Description;
 
 const TABLE: &str = include_str!("../oracle/llb.jsonl");
 
@@ -144,7 +146,8 @@ fn after_a_build_from_gos_bytes_ours_is_cached_throughout() {
     assert_eq!(second.keys().cloned().collect::<BTreeSet<_>>(), digests, "the daemon's digests are ours");
     // sources are looked up again, whoever asks
     let sources = sources_of(&ours);
-    let missed: Vec<_> = second.iter().filter(|(digest, cached)| !**cached && !sources.contains(digest)).collect();
+    let missed: Vec<_> =
+        second.iter().filter(|(digest, cached)| !**cached && !sources.contains(digest)).collect();
     assert!(missed.is_empty(), "not in the cache: {missed:?} of {second:?}");
 }
 
@@ -178,7 +181,8 @@ fn a_merge_made_of_copies_leaves_what_a_merge_leaves() {
     let trees = [ground.clone(), ground.caps(Caps::new(copied))].map(|ground| {
         let definition = merged.marshal(&ground).unwrap();
         let merges = definition.to_dot().unwrap().contains("invtriangle");
-        let (tar, _) = buildctl(&["build", "--progress=rawjson", "--output", "type=tar"], &definition.to_bytes());
+        let (tar, _) =
+            buildctl(&["build", "--progress=rawjson", "--output", "type=tar"], &definition.to_bytes());
         let mut archive = tar::Archive::new(&tar[..]);
         let entries: BTreeMap<_, _> = archive
             .entries()

@@ -94,8 +94,9 @@ pub(super) fn requires(state: &State, id: &str, others: &[State]) -> State {
     if others.is_empty() {
         return state.clone();
     }
-    let all: Vec<(State, bool)> =
-        std::iter::once((state.clone(), true)).chain(others.iter().map(|other| (other.clone(), false))).collect();
+    let all: Vec<(State, bool)> = std::iter::once((state.clone(), true))
+        .chain(others.iter().map(|other| (other.clone(), false)))
+        .collect();
     let passed = passthrough(id, &all, Constraints::new());
     state.with_output(passed.into_iter().next().and_then(|state| state.output))
 }

@@ -36,8 +36,9 @@ impl Definition {
     }
 
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, LlbError> {
-        let definition = pb::Definition::decode(bytes)
-            .map_err(|error| LlbError::Definition { reason: format!("it is no protobuf message of one: {error}") })?;
+        let definition = pb::Definition::decode(bytes).map_err(|error| LlbError::Definition {
+            reason: format!("it is no protobuf message of one: {error}"),
+        })?;
         Ok(Self::from_pb(definition))
     }
 
@@ -64,5 +65,6 @@ impl Definition {
 }
 
 pub(super) fn decode(op: &[u8]) -> Result<pb::Op, LlbError> {
-    pb::Op::decode(op).map_err(|error| LlbError::Definition { reason: format!("an operation cannot be read: {error}") })
+    pb::Op::decode(op)
+        .map_err(|error| LlbError::Definition { reason: format!("an operation cannot be read: {error}") })
 }

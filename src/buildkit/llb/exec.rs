@@ -187,7 +187,10 @@ impl ExecNode {
             }
         };
         needs(true, cap::EXEC_META_BASE);
-        needs(base.caps.is_some() && base.supports(cap::EXEC_META_SETS_DEFAULT_PATH), cap::EXEC_META_SETS_DEFAULT_PATH);
+        needs(
+            base.caps.is_some() && base.supports(cap::EXEC_META_SETS_DEFAULT_PATH),
+            cap::EXEC_META_SETS_DEFAULT_PATH,
+        );
         needs(!values.exit_codes.is_empty(), cap::EXEC_VALID_EXIT_CODE);
         needs(!values.ulimits.is_empty(), cap::EXEC_META_ULIMIT);
         needs(values.network != NetMode::Unset, cap::EXEC_META_NETWORK);
@@ -237,7 +240,8 @@ impl ExecNode {
         };
         let ulimit = |(name, soft, hard)| pb::Ulimit { name, soft, hard };
         // Go writes an IPv4 address within IPv6 as the IPv4 address
-        let host = |(host, ip): (String, std::net::IpAddr)| pb::HostIp { host, ip: ip.to_canonical().to_string() };
+        let host =
+            |(host, ip): (String, std::net::IpAddr)| pb::HostIp { host, ip: ip.to_canonical().to_string() };
         pb::Meta {
             args: values.args,
             env: values.env.into_iter().map(|(key, value)| format!("{key}={value}")).collect(),

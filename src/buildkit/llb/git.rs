@@ -237,8 +237,7 @@ enum Unreadable {
     Bad,
 }
 
-static PROTOCOL: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new("^([a-zA-Z0-9]+)://").expect("written here"));
+static PROTOCOL: LazyLock<Regex> = LazyLock::new(|| Regex::new("^([a-zA-Z0-9]+)://").expect("written here"));
 static SCP: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"^([a-zA-Z0-9\-_]+)@([a-zA-Z0-9\-.]+):(.*?)(?:\?(.*?))?(?:#(.*))?$").expect("written here")
 });

@@ -97,4 +97,3 @@ impl Http {
         state(self.url, attrs, constraints, None)
     }
 }
-

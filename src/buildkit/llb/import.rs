@@ -56,8 +56,12 @@ pub(super) fn state(definition: &Definition) -> Result<State, LlbError> {
     let graph = Arc::new(Graph { ops, metadata: definition.metadata.clone(), locations });
     let index = end.index;
     let imported = Imported { graph, digest: end.digest, index };
-    let node =
-        Node { inputs: Vec::new(), kind: Kind::Imported(imported), constraints: Constraints::new(), mistake: None };
+    let node = Node {
+        inputs: Vec::new(),
+        kind: Kind::Imported(imported),
+        constraints: Constraints::new(),
+        mistake: None,
+    };
     Ok(State::fresh(Some(Output { index: Ok(index), ..Output::first(node) })))
 }
 

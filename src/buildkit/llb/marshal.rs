@@ -20,7 +20,11 @@ use super::{Constraints, Definition, LlbError, Platform, State, cap, encode};
 const SOURCE_DEPTH_LIMIT: usize = 32;
 
 /// `depth` is how many source maps the state lies within.
-pub(super) fn definition(state: &State, constraints: &Constraints, depth: usize) -> Result<Definition, LlbError> {
+pub(super) fn definition(
+    state: &State,
+    constraints: &Constraints,
+    depth: usize,
+) -> Result<Definition, LlbError> {
     if depth > SOURCE_DEPTH_LIMIT {
         return Err(LlbError::TooDeep { what: "source maps", limit: SOURCE_DEPTH_LIMIT });
     }
@@ -197,7 +201,9 @@ impl<'a> Marshaller<'a> {
                 (Member::Passthrough(pb::PassthroughOp { id: id.clone(), outputs }), edges, false)
             }
             Kind::Imported(_) => {
-                return Err(LlbError::Definition { reason: "an imported operation is described anew".into() });
+                return Err(LlbError::Definition {
+                    reason: "an imported operation is described anew".into(),
+                });
             }
         })
     }
@@ -262,7 +268,12 @@ impl<'a> Marshaller<'a> {
         pb::FileOp { actions: (1..inputs).map(action).collect() }
     }
 
-    fn finish(mut self, end: pb::Input, constraints: &Constraints, depth: usize) -> Result<Definition, LlbError> {
+    fn finish(
+        mut self,
+        end: pb::Input,
+        constraints: &Constraints,
+        depth: usize,
+    ) -> Result<Definition, LlbError> {
         let last = encode::op(&pb::Op { inputs: vec![end], ..Default::default() });
         let mut caps = vec![cap::CONSTRAINTS, cap::PLATFORM];
         let any = |is: fn(&pb::OpMetadata) -> bool| self.definition.metadata.values().any(is);

@@ -100,7 +100,9 @@ impl Image {
     pub fn state(self) -> State {
         let (reference, mistake) = match Reference::parse(&self.reference) {
             Ok(reference) => (reference.or_latest().to_string(), None),
-            Err(reason) => (self.reference.clone(), Some(LlbError::Reference { reference: self.reference, reason })),
+            Err(reason) => {
+                (self.reference.clone(), Some(LlbError::Reference { reference: self.reference, reason }))
+            }
         };
         let (mut attrs, mut constraints) = (Attrs::new(), self.constraints);
         constraints.needs(cap::SOURCE_IMAGE);
@@ -227,9 +229,10 @@ impl Blob {
         });
         let (name, mistake) = match parsed {
             Ok(reference) => (reference.to_string(), None),
-            Err(reason) => ("invalid".into(), Some(LlbError::Reference { reference: self.reference, reason })),
+            Err(reason) => {
+                ("invalid".into(), Some(LlbError::Reference { reference: self.reference, reason }))
+            }
         };
         state(format!("{}://{name}", self.scheme), attrs, constraints, mistake)
     }
 }
-

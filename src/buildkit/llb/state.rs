@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use super::graph::Output;
 use super::{
-    Constraints, Definition, Exec, FileActions, ImageConfig, LlbError, NetMode, Platform, Run, SecurityMode, path,
+    Constraints, Definition, Exec, FileActions, ImageConfig, LlbError, NetMode, Platform, Run, SecurityMode,
+    path,
 };
 
 /// A file system to be made. Never changes; copies are cheap.

@@ -84,9 +84,7 @@ fn userinfo(text: &str) -> Result<(Vec<u8>, Option<Vec<u8>>), String> {
     }
     match text.split_once(':') {
         None => Ok((unescape(text, Part::User)?, None)),
-        Some((name, password)) => {
-            Ok((unescape(name, Part::User)?, Some(unescape(password, Part::User)?)))
-        }
+        Some((name, password)) => Ok((unescape(name, Part::User)?, Some(unescape(password, Part::User)?))),
     }
 }
 

@@ -6,59 +6,20 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::sample::{select, subsequence};
+use proptest::sample::select;
 use proptest::strategy::Union;
 
-use super::describe::{Action, Description, Limits, Lines, MountAt, On, SecretAt, Step};
-
-type Any<T> = BoxedStrategy<T>;
-
-fn one_of(texts: &'static [&'static str]) -> Any<String> {
-    select(texts).prop_map(String::from).boxed()
-}
-
-fn some_of(texts: &'static [&'static str]) -> Any<Vec<String>> {
-    subsequence(texts, 0..=texts.len()).prop_map(|list| list.into_iter().map(String::from).collect()).boxed()
-}
-
-/// Text that is hard to write down, or a word.
-fn text() -> Any<String> {
-    prop_oneof![3 => one_of(&["a", "b", "foo", "x y", "", "é", "<&>", "a=b", "\u{2028}\"\\"]), 1 => "\\PC{0,8}"].boxed()
-}
-
-fn path() -> Any<String> {
-    prop_oneof![
-        3 => one_of(&["/", "/a", "/a/b/", "a", "./a", "../a/.", "", ".", "..", "/a/../b", "a//b/", "/.", "*/x?"]),
-        1 => "[/.a-c]{0,8}",
-    ]
-    .boxed()
-}
-
-fn word() -> Any<String> {
-    one_of(&["a", "b", "c", "key", "x-y"])
-}
-
-fn hash() -> Any<String> {
-    prop_oneof![
-        Just(String::new()),
-        Just(format!("sha256:{}", "ab".repeat(32))),
-        Just(format!("sha512:{}", "0".repeat(128))),
-        Just("sha256:short".into()),
-    ]
-    .boxed()
-}
+use super::generate_sources::{Any, one_of, pairs, path, some_of, source, text, word};
+use super::language::{Action, Description, Limits, Lines, MountAt, On, SecretAt, Step};
 
 fn on() -> Any<On> {
     let os = one_of(&["linux", "Linux", "windows", "macos", ""]);
-    let arch = one_of(&["amd64", "x86_64", "arm64", "aarch64", "arm", "armhf", "armel", "i386", "riscv64", ""]);
+    let arch =
+        one_of(&["amd64", "x86_64", "arm64", "aarch64", "arm", "armhf", "armel", "i386", "riscv64", ""]);
     let variant = one_of(&["", "", "v1", "v7", "7", "v8", "9"]);
     (os, arch, variant, one_of(&["", "10.0"]), some_of(&["z", "a"]))
         .prop_map(|(os, arch, variant, version, features)| On { os, arch, variant, version, features })
         .boxed()
-}
-
-fn pairs() -> Any<Vec<(String, String)>> {
-    vec((word(), text()), 0..3).boxed()
 }
 
 /// Constraints of one operation, with locations in the maps among the steps before.
@@ -83,20 +44,21 @@ fn limits(maps: Vec<usize>) -> Any<Option<Limits>> {
         numbers,
         location,
     );
-    let limits = parts.prop_map(|(platform, require, flags, desc, name, export, unique, group, limits, loc)| Limits {
-        platform,
-        require,
-        flags,
-        desc,
-        name,
-        export,
-        unique,
-        group,
-        cpus: if limits.is_empty() { Vec::new() } else { vec!["0".into(), "0-1".into()] },
-        limits,
-        loc,
-        caps: String::new(),
-    });
+    let limits =
+        parts.prop_map(|(platform, require, flags, desc, name, export, unique, group, limits, loc)| Limits {
+            platform,
+            require,
+            flags,
+            desc,
+            name,
+            export,
+            unique,
+            group,
+            cpus: if limits.is_empty() { Vec::new() } else { vec!["0".into(), "0-1".into()] },
+            limits,
+            loc,
+            caps: String::new(),
+        });
     proptest::option::weighted(0.4, limits).boxed()
 }
 
@@ -116,114 +78,6 @@ fn ground() -> Any<Limits> {
         .boxed()
 }
 
-fn image() -> Any<Step> {
-    let reference = prop_oneof![
-        3 => one_of(&["alpine", "busybox:1", "ghcr.io/a/b", "localhost:5000/x:y", "docker.io/a"]),
-        1 => "[a-zA-Z0-9./:_@-]{1,20}",
-        1 => hash().prop_map(|hash| format!("a/b@{hash}")),
-    ];
-    (reference, one_of(&["", "pull", "local"]), one_of(&["", "internal"]), 0..3i64, hash())
-        .prop_map(|(reference, mode, record, layers, checksum)| Step {
-            op: "image".into(),
-            reference,
-            mode,
-            record,
-            layers,
-            checksum,
-            ..Step::default()
-        })
-        .boxed()
-}
-
-fn git() -> Any<Step> {
-    let url = prop_oneof![
-        2 => one_of(&["https://h.invalid/a/b.git", "h.invalid/a", "http://u:p@h.invalid/x?y#z", "git://h.invalid/%41 "]),
-        1 => "(https?|git)://([a-z:%@]{0,6}@)?[a-zA-Z0-9.:\\[\\]%-]{0,10}(/[ -~é]{0,12})?",
-    ];
-    let flags = some_of(&["keep_git_dir", "skip_submodules", "fetch_by_commit", "checkout_bundle"]);
-    let secret = || proptest::option::weighted(0.3, one_of(&["", "secret"]));
-    let fragment = prop_oneof![one_of(&["", "main", "v1:sub", ":x", "a:../b/"]), "[a-c:/.#]{0,6}".boxed()];
-    (url, fragment, one_of(&["", "r"]), path(), flags, secret(), secret(), hash(), one_of(&["", "commit"]), word())
-        .prop_map(|(url, fragment, reference, subdir, flags, token, header, checksum, mtime, socket)| Step {
-            op: "git".into(),
-            url,
-            fragment,
-            reference,
-            subdir,
-            flags,
-            token,
-            header,
-            checksum,
-            mtime,
-            socket,
-            hosts: vec!["h k\n".into()],
-            ..Step::default()
-        })
-        .boxed()
-}
-
-fn http() -> Any<Step> {
-    let headers = prop_oneof![Just(Vec::new()), vec(text(), 2)];
-    let signed = prop_oneof![Just(Vec::new()), vec(text(), 2)];
-    let secret = proptest::option::weighted(0.3, one_of(&["secret"]));
-    (hash(), text(), 0..0o7777u32, -1..2i64, -1..2i64, secret, headers, signed)
-        .prop_map(|(checksum, filename, chmod, uid, gid, header, headers, signed)| Step {
-            op: "http".into(),
-            url: "https://example.invalid/file".into(),
-            checksum,
-            filename,
-            chmod,
-            uid,
-            gid,
-            header,
-            headers,
-            signed,
-            ..Step::default()
-        })
-        .boxed()
-}
-
-fn local() -> Any<Step> {
-    let lists = || vec(text(), 0..3);
-    let flags = some_of(&["required", "metadata_only"]);
-    (word(), one_of(&["", "s"]), lists(), lists(), lists(), text(), one_of(&["", "none", "metadata"]), flags, lists())
-        .prop_map(|(id, session, include, exclude, follow, hint, differ, flags, except)| Step {
-            op: "local".into(),
-            id,
-            session,
-            include,
-            exclude,
-            follow,
-            hint,
-            differ,
-            flags,
-            except,
-            ..Step::default()
-        })
-        .boxed()
-}
-
-fn stored() -> Any<Step> {
-    let layers = 0..3i64;
-    (one_of(&["oci", "blob", "ociblob"]), hash(), one_of(&["", "s"]), one_of(&["", "t"]), layers, text(), 0..0o777u32)
-        .prop_map(|(op, hash, session, store, layers, filename, chmod)| Step {
-            layers: if op == "oci" { layers } else { 0 },
-            op,
-            reference: format!("name@{hash}"),
-            session,
-            store,
-            filename,
-            chmod,
-            ..Step::default()
-        })
-        .boxed()
-}
-
-fn other_source() -> Any<Step> {
-    let id = one_of(&["docker-image://x", "local://raw", "oci-layout://x", "new://x", ""]);
-    (id, pairs()).prop_map(|(id, attrs)| Step { op: "source".into(), id, attrs, ..Step::default() }).boxed()
-}
-
 /// A value that a state or a command is given; `states` may be reset to.
 fn change(states: Vec<usize>) -> Any<Vec<String>> {
     let list = |texts: Vec<String>| texts;
@@ -241,7 +95,9 @@ fn change(states: Vec<usize>) -> Any<Vec<String>> {
         one("network", one_of(&["unset", "host", "none"])),
         one("security", one_of(&["sandbox", "insecure"])),
         ("nofile|nproc", -1..9i64, -1..9i64)
-            .prop_map(move |(name, soft, hard)| list(vec!["ulimit".into(), name, soft.to_string(), hard.to_string()]))
+            .prop_map(move |(name, soft, hard)| {
+                list(vec!["ulimit".into(), name, soft.to_string(), hard.to_string()])
+            })
             .boxed(),
         on().prop_map(|on| vec!["platform".into(), on.os, on.arch, on.variant]).boxed(),
     ];
@@ -276,23 +132,27 @@ fn mounts(states: Vec<usize>) -> Any<Vec<MountAt>> {
         });
     (vec(mount, 0..4), Just(["/m", "/a", "/z", ""]).prop_shuffle())
         .prop_map(|(mounts, targets)| {
-            mounts.into_iter().zip(targets).map(|(at, target)| MountAt { target: target.into(), ..at }).collect()
+            mounts
+                .into_iter()
+                .zip(targets)
+                .map(|(at, target)| MountAt { target: target.into(), ..at })
+                .collect()
         })
         .boxed()
 }
 
 fn secrets(env: bool) -> Any<Vec<SecretAt>> {
-    let secret = (word(), one_of(&["", "/run/s", "t"]), 0..3u32, 0..3u32, 0..0o777u32, some_of(&["optional"])).prop_map(
-        move |(id, target, uid, gid, mode, flags)| SecretAt {
-            env: if env && (target.is_empty() || uid == 0) { "NAME".into() } else { String::new() },
-            id,
-            target,
-            uid,
-            gid,
-            mode,
-            flags,
-        },
-    );
+    let secret =
+        (word(), one_of(&["", "/run/s", "t"]), 0..3u32, 0..3u32, 0..0o777u32, some_of(&["optional"]))
+            .prop_map(move |(id, target, uid, gid, mode, flags)| SecretAt {
+                env: if env && (target.is_empty() || uid == 0) { "NAME".into() } else { String::new() },
+                id,
+                target,
+                uid,
+                gid,
+                mode,
+                flags,
+            });
     prop_oneof![2 => Just(Vec::new()), 1 => vec(secret, 0..3)].boxed()
 }
 
@@ -359,25 +219,27 @@ fn actions(from: Vec<usize>) -> Any<Vec<Action>> {
         some_of(&["parents", "allow_not_found", "wildcard"]),
         (lists(), lists(), lists()),
     )
-        .prop_map(|(kind, from, path, to, (mode, mode_text), data, (owner, ids, created), copy, flags, lists)| {
-            let is_copy = kind == "copy";
-            Action {
-                flags: if is_copy { copy } else { flags },
-                kind,
-                from,
-                path,
-                to,
-                mode,
-                mode_text,
-                data,
-                owner,
-                ids,
-                created,
-                include: lists.0,
-                exclude: lists.1,
-                required: lists.2,
-            }
-        });
+        .prop_map(
+            |(kind, from, path, to, (mode, mode_text), data, (owner, ids, created), copy, flags, lists)| {
+                let is_copy = kind == "copy";
+                Action {
+                    flags: if is_copy { copy } else { flags },
+                    kind,
+                    from,
+                    path,
+                    to,
+                    mode,
+                    mode_text,
+                    data,
+                    owner,
+                    ids,
+                    created,
+                    include: lists.0,
+                    exclude: lists.1,
+                    required: lists.2,
+                }
+            },
+        );
     vec(action, 1..4).boxed()
 }
 
@@ -388,12 +250,6 @@ struct Before {
     chains: Vec<usize>,
     maps: Vec<usize>,
     runs: Vec<(usize, Vec<String>)>,
-}
-
-fn source() -> Any<Step> {
-    let scratch = Just(Step { op: "scratch".into(), ..Step::default() });
-    prop_oneof![4 => image(), 2 => git(), 2 => http(), 2 => local(), 2 => stored(), 1 => other_source(), 2 => scratch]
-        .boxed()
 }
 
 fn config() -> Any<Step> {
@@ -432,13 +288,27 @@ fn step(before: &Before) -> Any<Step> {
         id: "together".into(),
         ..step
     });
-    let build = one_of(&["", "file"]).prop_map(|filename| Step { op: "build".into(), filename, ..Step::default() });
+    let build =
+        one_of(&["", "file"]).prop_map(|filename| Step { op: "build".into(), filename, ..Step::default() });
     let mut all = vec![
         (4, source()),
         (6, run(states.clone())),
-        (6, actions(from.clone()).prop_map(|actions| Step { op: "file".into(), actions, ..Step::default() }).boxed()),
-        (2, actions(from).prop_map(|actions| Step { op: "chain".into(), actions, ..Step::default() }).boxed()),
-        (3, vec(change(states.clone()), 1..4).prop_map(|set| Step { op: "set".into(), set, ..Step::default() }).boxed()),
+        (
+            6,
+            actions(from.clone())
+                .prop_map(|actions| Step { op: "file".into(), actions, ..Step::default() })
+                .boxed(),
+        ),
+        (
+            2,
+            actions(from).prop_map(|actions| Step { op: "chain".into(), actions, ..Step::default() }).boxed(),
+        ),
+        (
+            3,
+            vec(change(states.clone()), 1..4)
+                .prop_map(|set| Step { op: "set".into(), set, ..Step::default() })
+                .boxed(),
+        ),
         (1, config()),
         (4, combined.boxed()),
         (1, build.boxed()),
@@ -452,7 +322,8 @@ fn step(before: &Before) -> Any<Step> {
     }
     let step = (Union::new_weighted(all), on, limits(maps)).prop_map(|(step, on, c)| {
         let on = if step.on == 0 && !["mount"].contains(&step.op.as_str()) { on } else { step.on };
-        let plain = ["scratch", "set", "config", "chain", "mount", "requires", "import"].contains(&step.op.as_str());
+        let plain =
+            ["scratch", "set", "config", "chain", "mount", "requires", "import"].contains(&step.op.as_str());
         Step { on, c: if plain { None } else { c }, ..step }
     });
     prop_oneof![6 => step, 1 => map].boxed()

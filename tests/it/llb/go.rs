@@ -27,7 +27,8 @@ pub fn program() -> Option<PathBuf> {
     }
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let program = BUILT.get_or_init(|| {
-        let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(concat!("llb-oracle-", env!("CARGO_CRATE_NAME")));
+        let program =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(concat!("llb-oracle-", env!("CARGO_CRATE_NAME")));
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle");
         let mut build = Command::new("go");
         build.args(["build", "-trimpath", "-o"]).arg(&program).arg("./llb").current_dir(source);

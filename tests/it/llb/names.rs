@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 
-use super::describe::{Action, Description, Limits, Step};
+use super::language::{Action, Description, Limits, Step};
 
 fn image() -> Step {
     Step { op: "image".into(), reference: "alpine".into(), ..Step::default() }
@@ -68,10 +68,19 @@ pub fn names() -> BoxedStrategy<Description> {
             .prop_map(|shell| vec![image(), Step { op: "run".into(), shell, ..Step::default() }]),
         (path(), path()).prop_map(|(a, b)| vec![image(), set(&["dir", &a]), set(&["dir", &b]), run()]),
         (path(), path(), path(), owner).prop_map(|(dir, path, to, owner)| {
-            vec![image(), set(&["dir", &dir]), action("copy", path.clone(), to, owner.clone()), action("mkdir", path, String::new(), owner)]
+            vec![
+                image(),
+                set(&["dir", &dir]),
+                action("copy", path.clone(), to, owner.clone()),
+                action("mkdir", path, String::new(), owner),
+            ]
         }),
         ("[a-zA-Z0-9]{0,5}", "(a(rm|md|arch)(hf|el|64|v7)?|x86[_-]64|i?386)", "v?[0-9]([.]0)?").prop_map(
-            |(os, architecture, variant)| vec![image(), set(&["platform", &os, &architecture, &variant]), run()]
+            |(os, architecture, variant)| vec![
+                image(),
+                set(&["platform", &os, &architecture, &variant]),
+                run()
+            ]
         ),
     ];
     let ground = Limits { unique: "u".into(), ..Limits::default() };

@@ -73,7 +73,8 @@ pub struct Oracle {
 impl Oracle {
     /// Built in the tests' own directory; none where there is no Go.
     pub fn start() -> Option<Self> {
-        let mut child = Command::new(super::go::program()?).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            Command::new(super::go::program()?).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (to, from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         Some(Self { child, to, from: BufReader::new(from) })
     }

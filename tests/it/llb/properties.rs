@@ -7,8 +7,8 @@ use lemnos::buildkit::llb::LlbError;
 use proptest::strategy::BoxedStrategy;
 use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 
-use super::describe::Description;
 use super::generate::description;
+use super::language::Description;
 use super::names::names;
 use super::oracle::Oracle;
 
@@ -19,7 +19,10 @@ const GOOD: u32 = 200;
 #[test]
 fn made_up_descriptions_come_to_gos_bytes() {
     let good = compare(&description());
-    assert!(good.is_none_or(|good| good >= GOOD), "only {good:?} of {CASES} can be marshalled: too few to prove anything");
+    assert!(
+        good.is_none_or(|good| good >= GOOD),
+        "only {good:?} of {CASES} can be marshalled: too few to prove anything"
+    );
 }
 
 #[test]
@@ -35,7 +38,8 @@ fn compare(descriptions: &BoxedStrategy<Description>) -> Option<u32> {
     };
     let oracle = RefCell::new(oracle);
     let good = RefCell::new(0);
-    let config = Config { cases: CASES, failure_persistence: None, max_shrink_iters: 4000, ..Config::default() };
+    let config =
+        Config { cases: CASES, failure_persistence: None, max_shrink_iters: 4000, ..Config::default() };
     let compared = TestRunner::new(config).run(descriptions, |description| {
         let line = description.line();
         let ours = serde_json::from_str::<Description>(&line).unwrap().marshal();

@@ -4,7 +4,8 @@ use lemnos::buildkit::llb::{
     Blob, Constraints, DifferKind, Git, Http, Image, Local, OciLayout, ResolveMode, State,
 };
 
-use super::describe::{Step, when};
+use super::describe::when;
+use super::language::Step;
 
 fn has(step: &Step, flag: &str) -> bool {
     step.flags.iter().any(|known| known == flag)
@@ -58,7 +59,9 @@ fn git(step: &Step) -> Git {
     let git = step.header.iter().fold(git, |git, secret| git.auth_header_secret(secret));
     let git = step.hosts.iter().fold(git, |git, line| git.known_ssh_hosts(line));
     let git = git.ssh_socket(&step.socket).checksum(&step.checksum).mtime(&step.mtime);
-    when(!step.bundle.is_empty(), git, |git| git.bundle(&step.bundle).bundle_store(&step.session, &step.store))
+    when(!step.bundle.is_empty(), git, |git| {
+        git.bundle(&step.bundle).bundle_store(&step.session, &step.store)
+    })
 }
 
 fn http(step: &Step) -> Http {
@@ -77,7 +80,8 @@ fn http(step: &Step) -> Http {
 
 fn local(step: &Step) -> Local {
     let local = Local::new(&step.id).session_id(&step.session).shared_key_hint(&step.hint);
-    let local = local.include_patterns(&step.include).exclude_patterns(&step.exclude).follow_paths(&step.follow);
+    let local =
+        local.include_patterns(&step.include).exclude_patterns(&step.exclude).follow_paths(&step.follow);
     let required = has(step, "required");
     let local = match step.differ.as_str() {
         "none" => local.differ(DifferKind::None, required),

@@ -1,8 +1,8 @@
 //! What the table cannot hold: our own ways where Go has none or has a fault, and limits.
 
 use lemnos::buildkit::llb::{
-    Build, Caps, Constraints, Copy, Definition, FileActions, Git, Local, LlbError, MakeDir, MakeFile, Mount, Platform,
-    Remove, Run, SourceMap, State, cap, diff, merge,
+    Build, Caps, Constraints, Copy, Definition, FileActions, Git, LlbError, Local, MakeDir, MakeFile, Mount,
+    Platform, Remove, Run, SourceMap, State, cap, diff, merge,
 };
 use lemnos_proto::pb;
 use prost::Message as _;
@@ -40,7 +40,8 @@ fn a_merge_is_copies_where_the_daemon_cannot_merge() {
 fn a_diff_is_refused_where_the_daemon_cannot_diff() {
     let base = State::image("a");
     let changed = base.run(Run::args(["x"])).root();
-    let error = diff(&base, &changed, Constraints::new()).marshal(&linux().caps(Caps::default())).unwrap_err();
+    let error =
+        diff(&base, &changed, Constraints::new()).marshal(&linux().caps(Caps::default())).unwrap_err();
     assert!(matches!(error, LlbError::Unsupported { cap: cap::DIFF_OP, .. }), "{error}");
     assert!(error.to_string().contains("diffop"), "{error}");
 }
@@ -181,7 +182,8 @@ fn a_description_stays_with_its_operation() {
     let second = first.run(Run::args(["x"])).root();
     let definition = second.marshal(&linux().description("all", "yes")).unwrap();
     let digests = definition.digests();
-    let said = |at: usize| definition.metadata[&digests[at]].description.clone().into_iter().collect::<Vec<_>>();
+    let said =
+        |at: usize| definition.metadata[&digests[at]].description.clone().into_iter().collect::<Vec<_>>();
     let pair = |key: &str, text: &str| (key.to_owned(), text.to_owned());
     assert_eq!(said(0), [pair("all", "yes")]);
     assert_eq!(said(1), [pair("all", "yes"), pair("llb.customname", "first"), pair("only", "here")]);

@@ -3,7 +3,7 @@
 //	go run ./llb < cases.jsonl > llb.jsonl
 //	go run ./llb definition < case.json | buildctl build
 //
-// Each line of the input is a description (describe.go); the same line comes out with what Go made of it: the operations'
+// Each line of the input is a description (language.go); the same line comes out with what Go made of it: the operations'
 // bytes, their metadata, the source maps, and the hash of the text that `buildctl debug dump-llb` writes. A line that held
 // an answer already gets a new one, so the committed table is its own input. Answers are written line by line: the
 // property tests keep one process and ask it as they go. With `definition` one description comes out as buildctl takes it.

@@ -82,7 +82,7 @@ impl Object {
     }
 }
 
-fn quoted(text: &String) -> String {
+fn quoted(text: &str) -> String {
     let mut json = String::new();
     quote::json(text, &mut json);
     json
@@ -93,7 +93,8 @@ pub(super) fn op(op: &pb::Op) -> String {
         None => Object::new(),
         Some(Member::Exec(op)) => Object::new().raw("exec", &exec(op)),
         Some(Member::Source(op)) => {
-            let source = Object::new().text("identifier", &op.identifier).map("attrs", &op.attrs, quoted);
+            let source =
+                Object::new().text("identifier", &op.identifier).map("attrs", &op.attrs, |text| quoted(text));
             Object::new().raw("source", &source.close())
         }
         Some(Member::File(op)) => {
@@ -105,9 +106,11 @@ pub(super) fn op(op: &pb::Op) -> String {
             Object::new().raw("merge", &Object::new().list("inputs", &op.inputs, inputs).close())
         }
         Some(Member::Diff(op)) => {
-            let diff = Object::new()
-                .some("lower", op.lower.as_ref(), |lower| one_input(lower.input))
-                .some("upper", op.upper.as_ref(), |upper| one_input(upper.input));
+            let diff = Object::new().some("lower", op.lower.as_ref(), |lower| one_input(lower.input)).some(
+                "upper",
+                op.upper.as_ref(),
+                |upper| one_input(upper.input),
+            );
             Object::new().raw("diff", &diff.close())
         }
         Some(Member::Passthrough(op)) => {
@@ -179,7 +182,11 @@ fn meta(meta: &pb::Meta) -> String {
         })
         .text("hostname", &meta.hostname)
         .list("ulimit", &meta.ulimit, |limit| {
-            Object::new().text("Name", &limit.name).number("Soft", limit.soft).number("Hard", limit.hard).close()
+            Object::new()
+                .text("Name", &limit.name)
+                .number("Soft", limit.soft)
+                .number("Hard", limit.hard)
+                .close()
         })
         .text("cgroupParent", &meta.cgroup_parent)
         .flag("removeMountStubsRecursive", meta.remove_mount_stubs_recursive)
@@ -219,7 +226,7 @@ fn build(op: &pb::BuildOp) -> String {
     Object::new()
         .number("builder", op.builder)
         .map("inputs", &op.inputs, |input| one_input(input.input))
-        .map("attrs", &op.attrs, quoted)
+        .map("attrs", &op.attrs, |text| quoted(text))
         .close()
 }
 
@@ -229,7 +236,8 @@ fn file_action(action: &pb::FileAction) -> String {
     let member = match &action.action {
         Some(Action::Copy(action)) => Object::new().raw("copy", &copy(action)),
         Some(Action::Mkfile(file)) => {
-            let object = Object::new().text("path", &file.path).number("mode", file.mode).bytes("data", &file.data);
+            let object =
+                Object::new().text("path", &file.path).number("mode", file.mode).bytes("data", &file.data);
             Object::new().raw("mkfile", &made(object, file.owner.as_ref(), file.timestamp))
         }
         Some(Action::Mkdir(dir)) => {
@@ -280,7 +288,10 @@ fn copy(copy: &pb::FileActionCopy) -> String {
 }
 
 fn chown(owner: &pb::ChownOpt) -> String {
-    Object::new().some("user", owner.user.as_ref(), account).some("group", owner.group.as_ref(), account).close()
+    Object::new()
+        .some("user", owner.user.as_ref(), account)
+        .some("group", owner.group.as_ref(), account)
+        .close()
 }
 
 fn account(account: &pb::UserOpt) -> String {
@@ -298,7 +309,7 @@ fn account(account: &pb::UserOpt) -> String {
 pub(super) fn metadata(metadata: &pb::OpMetadata) -> String {
     Object::new()
         .flag("ignore_cache", metadata.ignore_cache)
-        .map("description", &metadata.description, quoted)
+        .map("description", &metadata.description, |text| quoted(text))
         .some("export_cache", metadata.export_cache.as_ref(), |cache| {
             Object::new().flag("Value", cache.value).close()
         })

@@ -31,8 +31,8 @@ pub(in super::super) fn dot(definition: &Definition) -> Result<String, LlbError>
 
 fn mounted_at(op: &pb::Op, input: usize) -> &str {
     let Some(Member::Exec(exec)) = &op.op else { return "" };
-    let mounts = exec.mounts.iter().filter(|mount| usize::try_from(mount.input) == Ok(input));
-    mounts.filter(|mount| mount.dest != "/").last().map_or("", |mount| mount.dest.as_str())
+    let mut mounts = exec.mounts.iter().filter(|mount| usize::try_from(mount.input) == Ok(input));
+    mounts.rfind(|mount| mount.dest != "/").map_or("", |mount| mount.dest.as_str())
 }
 
 fn label(digest: &str, op: &pb::Op) -> (String, &'static str) {
@@ -44,9 +44,7 @@ fn label(digest: &str, op: &pb::Op) -> (String, &'static str) {
         Some(Member::Build(_)) => ("build".into(), "box3d"),
         Some(Member::Merge(_)) => ("merge".into(), "invtriangle"),
         Some(Member::Diff(_)) => ("diff".into(), "doublecircle"),
-        Some(Member::File(file)) => {
-            (file.actions.iter().map(action).collect::<Vec<_>>().join(","), "note")
-        }
+        Some(Member::File(file)) => (file.actions.iter().map(action).collect::<Vec<_>>().join(","), "note"),
         Some(Member::Passthrough(_)) | None => (digest.into(), "plaintext"),
     }
 }
@@ -58,7 +56,9 @@ fn action(action: &pb::FileAction) -> String {
         Some(Action::Mkfile(file)) => format!("mkfile{{path={}}}", file.path),
         Some(Action::Mkdir(dir)) => format!("mkdir{{path={}}}", dir.path),
         Some(Action::Rm(remove)) => format!("rm{{path={}}}", remove.path),
-        Some(Action::Symlink(link)) => format!("symlink{{oldpath={}, newpath={}}}", link.oldpath, link.newpath),
+        Some(Action::Symlink(link)) => {
+            format!("symlink{{oldpath={}, newpath={}}}", link.oldpath, link.newpath)
+        }
         None => String::new(),
     }
 }

@@ -61,7 +61,9 @@ impl Account {
         match self {
             Self::Id(id) => pb::user_opt::User::ById(*id),
             // the input becomes known with the operation's others
-            Self::Name(name) => pb::user_opt::User::ByName(pb::NamedUserOpt { name: name.clone(), input: -1 }),
+            Self::Name(name) => {
+                pb::user_opt::User::ByName(pb::NamedUserOpt { name: name.clone(), input: -1 })
+            }
         }
     }
 }
