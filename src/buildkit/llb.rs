@@ -8,6 +8,21 @@
 //! A mistake in a description (a bad image reference, a command without words) is kept with the operation and reported by
 //! `marshal`. Nothing here does I/O: what needs the network, such as an image's configuration, is handed in.
 //! Source of every rule: moby/buildkit v0.32.2, client/llb.
+//!
+//! ```
+//! use lemnos::buildkit::llb::{Constraints, Copy, FileActions, LlbError, Local, Run, State};
+//!
+//! let source = Local::new("context").state();
+//! let built = State::image("golang:1.26")
+//!     .dir("/src")
+//!     .file(FileActions::new().copy(Copy::new(&source, "/", ".").contents_only()), Constraints::new())
+//!     .run(Run::args(["go", "build", "-o", "/app", "."]))
+//!     .root();
+//! let app = FileActions::new().copy(Copy::new(&built, "/app", "/app"));
+//! let definition = State::scratch().file(app, Constraints::new()).marshal(&Constraints::new())?;
+//! assert_eq!(definition.ops.len(), 6, "two sources, a copy, a command, a copy, and the end");
+//! # Ok::<(), LlbError>(())
+//! ```
 
 mod caps;
 mod combine;
