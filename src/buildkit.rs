@@ -16,7 +16,8 @@ mod wire;
 pub use connect::{Address, Client, Endpoint, Info, Tls, Worker};
 pub use error::{Error, FailedVertex, SolveError, SolveErrorKind};
 pub use progress::{
-    Position, ProgressGroup, Range, SolveEvent, Source, Vertex, VertexLog, VertexStatus, Warning,
+    Display, Mode, Moment, Position, ProgressGroup, Range, Size, SolveEvent, Source, UnknownMode, Vertex,
+    VertexLog, VertexStatus, Warning,
 };
 pub use session::{AuthProvider, Credential, Grant, Scope, Session};
 pub use solve::{CacheEntry, Exporter, SolveRequest, SolveResult, SourceRule};

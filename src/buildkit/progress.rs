@@ -3,9 +3,20 @@
 //! Events are deltas: a later one about the same vertex or status replaces the earlier, and a vertex may start again.
 //! Text is passed on as it came, which is whatever a build prints: escape it before showing it.
 
+mod collect;
+mod display;
+mod moment;
+mod plain;
+mod rawjson;
+mod shown;
+mod tree;
+
 use bytes::Bytes;
 use lemnos_proto::control as wire;
 use lemnos_proto::pb;
+
+pub use display::{Display, Mode, Size, UnknownMode};
+pub use moment::Moment;
 
 /// One thing that happened in a solve.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +27,7 @@ pub enum SolveEvent {
     Warning(Warning),
 }
 
-/// The state of one step. Times are milliseconds since 1970 by the daemon's clock.
+/// The state of one step. Times are by the daemon's clock.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Vertex {
     /// What names the step in every other event.
@@ -25,8 +36,8 @@ pub struct Vertex {
     pub name: String,
     /// Digests of the steps it needs.
     pub inputs: Vec<String>,
-    pub started_ms: Option<i64>,
-    pub completed_ms: Option<i64>,
+    pub started: Option<Moment>,
+    pub completed: Option<Moment>,
     pub cached: bool,
     /// Why it ended badly; `… context canceled` where another step's failure ended it.
     pub error: Option<String>,
@@ -52,9 +63,9 @@ pub struct VertexStatus {
     pub current: i64,
     /// 0 where it is not known.
     pub total: i64,
-    pub at_ms: Option<i64>,
-    pub started_ms: Option<i64>,
-    pub completed_ms: Option<i64>,
+    pub at: Option<Moment>,
+    pub started: Option<Moment>,
+    pub completed: Option<Moment>,
 }
 
 /// A piece of a step's output: not necessarily whole lines, nor whole characters.
@@ -63,7 +74,7 @@ pub struct VertexLog {
     pub vertex: String,
     /// 1 for standard output, 2 for standard error.
     pub stream: i64,
-    pub at_ms: Option<i64>,
+    pub at: Option<Moment>,
     pub data: Bytes,
 }
 
@@ -83,6 +94,8 @@ pub struct Warning {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Source {
     pub filename: String,
+    /// As in `Dockerfile`; empty where it is not known.
+    pub language: String,
     pub text: String,
     pub ranges: Vec<Range>,
 }
@@ -119,10 +132,6 @@ pub(super) fn events(message: wire::StatusResponse) -> impl Iterator<Item = Solv
     vertexes.chain(statuses).chain(logs).chain(warnings)
 }
 
-fn millis(at: prost_types::Timestamp) -> i64 {
-    at.seconds.saturating_mul(1000).saturating_add(i64::from(at.nanos) / 1_000_000)
-}
-
 fn some_text(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }
@@ -137,8 +146,8 @@ impl From<wire::Vertex> for Vertex {
             digest: v.digest,
             name: v.name,
             inputs: v.inputs,
-            started_ms: v.started.map(millis),
-            completed_ms: v.completed.map(millis),
+            started: v.started.map(Moment::from),
+            completed: v.completed.map(Moment::from),
             cached: v.cached,
             error: some_text(v.error),
             group: v.progress_group.map(|g| ProgressGroup { id: g.id, name: g.name, weak: g.weak }),
@@ -154,16 +163,16 @@ impl From<wire::VertexStatus> for VertexStatus {
             name: s.name,
             current: s.current,
             total: s.total,
-            at_ms: s.timestamp.map(millis),
-            started_ms: s.started.map(millis),
-            completed_ms: s.completed.map(millis),
+            at: s.timestamp.map(Moment::from),
+            started: s.started.map(Moment::from),
+            completed: s.completed.map(Moment::from),
         }
     }
 }
 
 impl From<wire::VertexLog> for VertexLog {
     fn from(l: wire::VertexLog) -> Self {
-        Self { vertex: l.vertex, stream: l.stream, at_ms: l.timestamp.map(millis), data: l.msg.into() }
+        Self { vertex: l.vertex, stream: l.stream, at: l.timestamp.map(Moment::from), data: l.msg.into() }
     }
 }
 
@@ -177,6 +186,7 @@ impl From<wire::VertexWarning> for Warning {
             url: some_text(w.url),
             source: w.info.map(|info| Source {
                 filename: info.filename,
+                language: info.language,
                 text: text(&info.data),
                 ranges: w.ranges.iter().map(Range::from).collect(),
             }),
@@ -236,7 +246,7 @@ mod tests {
             panic!("{events:?}")
         };
         assert_eq!(
-            (vertex.started_ms, vertex.completed_ms, vertex.error.as_deref()),
+            (vertex.started.map(Moment::ms), vertex.completed, vertex.error.as_deref()),
             (Some(2005), None, None)
         );
         assert_eq!((log.stream, &log.data[..]), (2, &[0xff][..]));

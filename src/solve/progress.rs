@@ -104,7 +104,7 @@ impl Translator {
 
     fn vertex(&mut self, vertex: &Vertex) {
         let step = self.steps.entry(vertex.digest.clone()).or_default();
-        let begins = vertex.started_ms.is_some() || vertex.cached || vertex.error.is_some();
+        let begins = vertex.started.is_some() || vertex.cached || vertex.error.is_some();
         if begins && !step.started {
             step.started = true;
             step.number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
@@ -117,15 +117,14 @@ impl Translator {
             });
         }
         // the daemon repeats a finished vertex with every message that touches it
-        let ends = vertex.completed_ms.is_some() || vertex.error.is_some();
+        let ends = vertex.completed.is_some() || vertex.error.is_some();
         if !ends || step.done || !step.started {
             return;
         }
         step.done = true;
         let number = step.number;
-        let took =
-            vertex.completed_ms.zip(vertex.started_ms).map_or(0, |(end, start)| end.saturating_sub(start));
-        let duration_ms = u64::try_from(took).unwrap_or(0);
+        let took = vertex.completed.zip(vertex.started).map(|(end, start)| end.since(start).as_millis());
+        let duration_ms = took.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
         self.flush(&vertex.digest);
         self.events.emit(match &vertex.error {
             Some(error) => BuildEvent::StepFailed {
@@ -160,7 +159,7 @@ impl Translator {
 
     fn status(&mut self, status: &VertexStatus) {
         let Some(step) = self.steps.get(&status.vertex).filter(|s| s.started) else { return };
-        if status.completed_ms.is_none() || status.current < TRANSFER_BYTES {
+        if status.completed.is_none() || status.current < TRANSFER_BYTES {
             return;
         }
         if !self.transferred.insert((status.vertex.clone(), status.id.clone())) {
@@ -212,6 +211,7 @@ impl Step {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buildkit::Moment;
     use std::sync::Mutex;
 
     fn translator() -> (Translator, Arc<Mutex<Vec<BuildEvent>>>) {
@@ -271,7 +271,12 @@ mod tests {
             let (mut translator, seen) = translator();
             let digest = "sha256:1".to_owned();
             let name = field(0);
-            let mut step = Vertex { digest: digest.clone(), name, started_ms: Some(1), ..Vertex::default() };
+            let mut step = Vertex {
+                digest: digest.clone(),
+                name,
+                started: Some(Moment::from_ms(1)),
+                ..Vertex::default()
+            };
             translator.take(SolveEvent::Vertex(step.clone()));
             let log = input.split(|b| *b == 0).nth(1).unwrap_or_default();
             for piece in log.chunks(5) {
@@ -296,11 +301,11 @@ mod tests {
                 id,
                 name,
                 current: 1 << 30,
-                completed_ms: Some(2),
+                completed: Some(Moment::from_ms(2)),
                 ..VertexStatus::default()
             };
             translator.take(SolveEvent::Status(status));
-            (step.completed_ms, step.error) = (Some(2), Some(field(2)));
+            (step.completed, step.error) = (Some(Moment::from_ms(2)), Some(field(2)));
             translator.take(SolveEvent::Vertex(step));
             harmless(&seen.lock().unwrap());
             // both kinds of input must come
@@ -312,8 +317,8 @@ mod tests {
         SolveEvent::Vertex(Vertex {
             digest: "sha256:a".into(),
             name: name.into(),
-            started_ms: Some(started),
-            completed_ms: completed,
+            started: Some(Moment::from_ms(started)),
+            completed: completed.map(Moment::from_ms),
             ..Vertex::default()
         })
     }

@@ -2,6 +2,7 @@
 
 mod auth;
 mod broken;
+mod progress;
 mod tls;
 
 use std::collections::BTreeMap;

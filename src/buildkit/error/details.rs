@@ -47,6 +47,8 @@ struct InfoJson {
     filename: String,
     #[serde(default)]
     data: String,
+    #[serde(default)]
+    language: String,
 }
 
 #[derive(Deserialize)]
@@ -125,6 +127,7 @@ fn source(json: SourceJson) -> Option<Source> {
     let position = |p: PositionJson| Position { line: p.line, character: p.character };
     Some(Source {
         filename: info.filename,
+        language: info.language,
         text: String::from_utf8_lossy(&text).into_owned(),
         ranges: json
             .ranges

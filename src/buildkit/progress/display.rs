@@ -1,0 +1,129 @@
+//! One renderer for each way of showing progress, behind one face. All are pure: events, the time and the terminal's
+//! size go in, text comes out, and whoever calls prints it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::plain::Plain;
+use super::tree::Tree;
+use super::{Moment, SolveEvent, rawjson};
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// `Tty` on a terminal, else `Plain`.
+    #[default]
+    Auto,
+    Tty,
+    Plain,
+    RawJson,
+    Quiet,
+}
+
+/// That is no way of showing progress.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{given:?} is no way of showing progress: write auto, tty, plain, rawjson or quiet")]
+pub struct UnknownMode {
+    pub given: String,
+}
+
+impl FromStr for Mode {
+    type Err = UnknownMode;
+
+    fn from_str(text: &str) -> Result<Self, UnknownMode> {
+        Ok(match text {
+            "auto" | "" => Self::Auto,
+            "tty" => Self::Tty,
+            "plain" => Self::Plain,
+            "rawjson" => Self::RawJson,
+            "quiet" => Self::Quiet,
+            _ => return Err(UnknownMode { given: text.to_owned() }),
+        })
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Tty => "tty",
+            Self::Plain => "plain",
+            Self::RawJson => "rawjson",
+            Self::Quiet => "quiet",
+        })
+    }
+}
+
+/// A terminal's size in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    pub columns: u16,
+    pub rows: u16,
+}
+
+impl Default for Size {
+    fn default() -> Self {
+        Self { columns: 80, rows: 24 }
+    }
+}
+
+/// A build's progress as text.
+#[derive(Debug)]
+pub struct Display(Renderer);
+
+#[derive(Debug)]
+enum Renderer {
+    Tree(Box<Tree>),
+    Plain(Box<Plain>),
+    RawJson,
+    Quiet,
+}
+
+impl Display {
+    /// `terminal`: whether the text goes to one; `color`: whether it may have colours there.
+    pub fn new(mode: Mode, terminal: bool, color: bool) -> Self {
+        Self(match mode {
+            Mode::Auto if !terminal => Renderer::Plain(Box::default()),
+            Mode::Auto | Mode::Tty => Renderer::Tree(Box::new(Tree::new(color))),
+            Mode::Plain => Renderer::Plain(Box::default()),
+            Mode::RawJson => Renderer::RawJson,
+            Mode::Quiet => Renderer::Quiet,
+        })
+    }
+
+    /// Whether `tick` has something to do: a frame tells how long steps take even when nothing else happens.
+    pub fn is_redrawn(&self) -> bool {
+        matches!(self.0, Renderer::Tree(_))
+    }
+
+    /// Takes events in; what it gives is to be printed at once. With `rawjson`, each call is a line.
+    pub fn update(&mut self, events: &[SolveEvent], now: Moment) -> String {
+        match &mut self.0 {
+            Renderer::Tree(tree) => {
+                tree.take(events, now);
+                String::new()
+            }
+            Renderer::Plain(plain) => plain.update(events, now),
+            Renderer::RawJson => rawjson::line(events),
+            Renderer::Quiet => String::new(),
+        }
+    }
+
+    /// To be called every 100 ms or so, and printed.
+    pub fn tick(&mut self, now: Moment, size: Size) -> String {
+        match &mut self.0 {
+            Renderer::Tree(tree) => tree.frame(now, size),
+            Renderer::Plain(plain) => plain.update(&[], now),
+            Renderer::RawJson | Renderer::Quiet => String::new(),
+        }
+    }
+
+    /// After the last event: what is left to print.
+    pub fn finish(&mut self, now: Moment, size: Size) -> String {
+        match &mut self.0 {
+            Renderer::Tree(tree) => tree.finish(now, size),
+            Renderer::Plain(plain) => plain.finish(now),
+            Renderer::RawJson | Renderer::Quiet => String::new(),
+        }
+    }
+}
