@@ -1,23 +1,32 @@
-//! A BuildKit client: connect to a buildkitd, serve it a session, solve, and follow the progress.
+//! A BuildKit client: connect to a buildkitd, serve it a session, solve, follow the progress and show it; ask for its
+//! workers, its disk and its history.
 //!
 //! Invariants: one connection carries one build; everything started for a build ends with it; nothing waits without a
 //! bound; a credential goes to the host it belongs to and to no other. This module imports `lemnos-proto` and external
 //! crates only, and knows nothing of apps, plans or pushes: it could be lifted out as a library.
 
 mod connect;
+mod disk;
 mod error;
+mod history;
 mod liveness;
 pub mod llb;
 mod progress;
+mod query;
 pub mod session;
 mod solve;
 mod wire;
 
-pub use connect::{Address, Client, Endpoint, Info, Tls, Worker};
+pub use connect::{Address, Client, Endpoint, Programs, Tls};
+pub use disk::{Rule, Sum, Usage};
 pub use error::{Error, FailedVertex, SolveError, SolveErrorKind};
+pub use history::{
+    BuildResult, Descriptor, ExportError, ExporterRecord, Failure, HistoryEvent, HistoryQuery, Record, State,
+};
 pub use progress::{
     Display, Mode, Moment, Position, ProgressGroup, Range, Size, SolveEvent, Source, UnknownMode, Vertex,
     VertexLog, VertexStatus, Warning,
 };
+pub use query::{Device, Info, Queries, Worker};
 pub use session::{AuthProvider, Credential, Grant, Scope, Session};
 pub use solve::{CacheEntry, Exporter, SolveRequest, SolveResult, SourceRule};

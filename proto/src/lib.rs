@@ -9,6 +9,11 @@ pub mod rpc {
     include!("gen/google.rpc.rs");
 }
 
+/// The packages under `google`, nested as the generated code refers to them.
+pub mod google {
+    pub use super::rpc;
+}
+
 /// `pb`: values of the low-level build graph.
 pub mod pb {
     #![allow(clippy::all, clippy::pedantic, clippy::restriction, rust_2018_idioms, rustdoc::all)]
@@ -22,6 +27,12 @@ pub mod fsutil {
         #![allow(clippy::all, clippy::pedantic, clippy::restriction, rust_2018_idioms, rustdoc::all)]
         include!("gen/fsutil.types.rs");
     }
+}
+
+/// `containerd.services.content.v1`: blobs by digest.
+pub mod content {
+    #![allow(clippy::all, clippy::pedantic, clippy::restriction, rust_2018_idioms, rustdoc::all)]
+    include!("gen/containerd.services.content.v1.rs");
 }
 
 /// The packages under `moby`, nested as the generated code refers to them.

@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "buildkit/auth.proto",
     "buildkit/control.proto",
     "buildkit/filesync.proto",
     "buildkit/ops.proto",
     "buildkit/sourcepolicy.proto",
     "buildkit/worker.proto",
+    "containerd/content.proto",
     "fsutil/wire.proto",
     "google/rpc/status.proto",
 ];
@@ -70,7 +71,7 @@ fn every_proto_file_is_compiled() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let compiled = protox::compile(FILES, [root]).unwrap();
     let names: Vec<&str> = compiled.file.iter().map(prost_types::FileDescriptorProto::name).collect();
-    for dir in ["buildkit", "fsutil", "google/rpc"] {
+    for dir in ["buildkit", "containerd", "fsutil", "google/rpc"] {
         for file in read(&root.join(dir)).keys() {
             let path = format!("{dir}/{file}");
             assert!(names.contains(&path.as_str()), "{path} is compiled by no one");

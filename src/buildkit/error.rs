@@ -20,7 +20,10 @@ const MESSAGE_LIMIT: usize = 64 << 10;
 /// Why a daemon could not be reached, or did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{given:?} is no buildkitd address: write unix:///PATH or tcp://HOST:PORT")]
+    #[error(
+        "{given:?} is no buildkitd address: write unix:///PATH, tcp://HOST:PORT, docker-container://NAME, \
+         podman-container://NAME, kube-pod://NAME, ssh://USER@HOST, or docker:// for the BuildKit of dockerd"
+    )]
     Address { given: String },
     #[error("no buildkitd at {address}: {source}")]
     Connect { address: Address, source: io::Error },

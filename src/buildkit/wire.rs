@@ -7,7 +7,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ pub(super) struct Wire {
     /// Milliseconds after `opened`.
     last_heard: AtomicU64,
     cut: CancellationToken,
+    closed: AtomicBool,
 }
 
 impl Wire {
@@ -30,6 +31,7 @@ impl Wire {
             opened: Instant::now(),
             last_heard: AtomicU64::new(0),
             cut: CancellationToken::new(),
+            closed: AtomicBool::new(false),
         })
     }
 
@@ -43,6 +45,16 @@ impl Wire {
         self.cut.cancel();
     }
 
+    /// Ends when the byte stream has been cut, for whatever else is to end with it.
+    pub fn until_cut(&self) -> WaitForCancellationFutureOwned {
+        self.cut.clone().cancelled_owned()
+    }
+
+    /// Whether the peer may still say something: it has not closed, and nothing broke.
+    pub fn is_open(&self) -> bool {
+        !self.closed.load(Ordering::Relaxed) && !self.cut.is_cancelled()
+    }
+
     fn heard(&self) {
         let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last_heard.store(now, Ordering::Relaxed);
@@ -54,12 +66,30 @@ pub(super) struct Watched<T> {
     inner: T,
     wire: Arc<Wire>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Whether the connection ends with it.
+    main: bool,
 }
 
 impl<T> Watched<T> {
     pub fn new(inner: T, wire: Arc<Wire>) -> Self {
         let cut = Box::pin(wire.cut.clone().cancelled_owned());
-        Self { inner, wire, cut }
+        Self { inner, wire, cut, main: true }
+    }
+
+    /// A stream beside the connection's own: it ends with the connection, but not the other way round.
+    pub fn beside(inner: T, wire: Arc<Wire>) -> Self {
+        let mut beside = Self::new(inner, wire);
+        beside.main = false;
+        beside
+    }
+}
+
+/// Whoever dropped it heard, or had, enough.
+impl<T> Drop for Watched<T> {
+    fn drop(&mut self) {
+        if self.main {
+            self.wire.closed.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -80,6 +110,8 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
         let read = Pin::new(&mut self.inner).poll_read(cx, buf);
         if buf.filled().len() > before {
             self.wire.heard();
+        } else if read.is_ready() && buf.remaining() > 0 && self.main {
+            self.wire.closed.store(true, Ordering::Relaxed);
         }
         read
     }

@@ -169,6 +169,7 @@ fn script(yard: &Yard, platforms: Vec<(&'static str, &'static str)>) -> Script {
         status: Arc::new(move |request| telling.clone().progress(request.r#ref)),
         session: None,
         platforms,
+        ..Script::default()
     }
 }
 

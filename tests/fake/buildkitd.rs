@@ -14,8 +14,9 @@ use hyper_util::rt::TokioIo;
 use lemnos::buildkit::{Address, Client, Endpoint};
 use lemnos_proto::control::control_server::{Control, ControlServer};
 use lemnos_proto::control::{
-    BytesMessage, InfoRequest, InfoResponse, ListWorkersRequest, ListWorkersResponse, SolveRequest,
-    SolveResponse, StatusRequest, StatusResponse,
+    BuildHistoryEvent, BuildHistoryRequest, BytesMessage, DiskUsageRequest, DiskUsageResponse, InfoRequest,
+    InfoResponse, ListWorkersRequest, ListWorkersResponse, PruneRequest, SolveRequest, SolveResponse,
+    StatusRequest, StatusResponse, UpdateBuildHistoryRequest, UpdateBuildHistoryResponse, UsageRecord,
 };
 use lemnos_proto::worker::{BuildkitVersion, WorkerRecord};
 use tokio::io::AsyncWriteExt;
@@ -42,6 +43,9 @@ pub struct Script {
     pub session: Option<Arc<Hijack>>,
     /// What its worker can run: architecture and variant.
     pub platforms: Vec<(&'static str, &'static str)>,
+    /// What its cache holds, and what every prune takes away.
+    pub usage: Vec<UsageRecord>,
+    pub history: Arc<dyn Fn() -> BoxStream<'static, Result<BuildHistoryEvent, Status>> + Send + Sync>,
 }
 
 impl Default for Script {
@@ -51,6 +55,8 @@ impl Default for Script {
             status: Arc::new(|_| futures::stream::empty().boxed()),
             session: None,
             platforms: vec![("amd64", ""), ("arm", "v7")],
+            usage: Vec::new(),
+            history: Arc::new(|| futures::stream::empty().boxed()),
         }
     }
 }
@@ -96,11 +102,14 @@ pub struct Daemon {
     script: Script,
     sessions: Arc<watch::Sender<BTreeMap<String, Peer>>>,
     pub calls: Arc<Mutex<Vec<&'static str>>>,
+    /// Questions about disk and history, as they came.
+    pub asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Daemon {
     pub fn new(script: Script) -> Self {
-        Self { script, sessions: Arc::new(watch::channel(BTreeMap::new()).0), calls: Arc::default() }
+        let sessions = Arc::new(watch::channel(BTreeMap::new()).0);
+        Self { script, sessions, calls: Arc::default(), asked: Arc::default() }
     }
 
     /// The session of that id, once it is there.
@@ -127,6 +136,10 @@ impl Daemon {
             .serve_with_incoming(tokio_stream::wrappers::UnixListenerStream::new(listener));
         let server = tokio::spawn(async move { served.await.unwrap() });
         Listening { path, _dir: dir, server }
+    }
+
+    fn ask(&self, question: &impl std::fmt::Debug) {
+        self.asked.lock().unwrap().push(format!("{question:?}"));
     }
 
     fn note(&self, call: &'static str) {
@@ -204,8 +217,43 @@ impl Control for Daemon {
             id: "w1".into(),
             labels: BTreeMap::from([("pool".into(), "a".into())]),
             platforms: self.script.platforms.iter().map(|(arch, variant)| platform(arch, variant)).collect(),
+            ..Default::default()
         };
         Ok(Response::new(ListWorkersResponse { record: vec![record] }))
+    }
+
+    async fn disk_usage(
+        &self,
+        request: Request<DiskUsageRequest>,
+    ) -> Result<Response<DiskUsageResponse>, Status> {
+        self.ask(request.get_ref());
+        Ok(Response::new(DiskUsageResponse { record: self.script.usage.clone() }))
+    }
+
+    type PruneStream = BoxStream<'static, Result<UsageRecord, Status>>;
+
+    async fn prune(&self, request: Request<PruneRequest>) -> Result<Response<Self::PruneStream>, Status> {
+        self.ask(request.get_ref());
+        let records: Vec<_> = self.script.usage.iter().cloned().map(Ok).collect();
+        Ok(Response::new(futures::stream::iter(records).boxed()))
+    }
+
+    type ListenBuildHistoryStream = BoxStream<'static, Result<BuildHistoryEvent, Status>>;
+
+    async fn listen_build_history(
+        &self,
+        request: Request<BuildHistoryRequest>,
+    ) -> Result<Response<Self::ListenBuildHistoryStream>, Status> {
+        self.ask(request.get_ref());
+        Ok(Response::new((self.script.history)()))
+    }
+
+    async fn update_build_history(
+        &self,
+        request: Request<UpdateBuildHistoryRequest>,
+    ) -> Result<Response<UpdateBuildHistoryResponse>, Status> {
+        self.ask(request.get_ref());
+        Ok(Response::new(UpdateBuildHistoryResponse {}))
     }
 
     async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {

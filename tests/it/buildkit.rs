@@ -2,6 +2,8 @@
 
 mod auth;
 mod broken;
+mod connect;
+mod history;
 mod progress;
 mod tls;
 

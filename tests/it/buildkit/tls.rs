@@ -94,6 +94,27 @@ async fn no_certificate_a_strangers_and_an_expired_one_are_refused_before_any_ca
 }
 
 #[tokio::test]
+async fn rotated_files_count_from_the_next_connection_on() {
+    let (_, address) = daemon("server").await;
+    let dir = tempfile::tempdir().unwrap();
+    let rotate = |name: &str| {
+        for (kind, file) in [("pem", "cert"), ("key", "key")] {
+            std::fs::copy(pki(&format!("{name}.{kind}")), dir.path().join(file)).unwrap();
+        }
+    };
+    let files = [dir.path().join("cert"), dir.path().join("key")];
+    let [cert, key] = files.map(Some);
+    let settings = Tls { cert, key, ..tls("ca", None) };
+    rotate("expired");
+    assert!(!reason(&address, settings.clone()).await.is_empty());
+    rotate("client");
+    let client = connect(&address, Some(settings.clone())).await.unwrap();
+    rotate("expired");
+    client.info().await.unwrap();
+    assert!(!reason(&address, settings).await.is_empty());
+}
+
+#[tokio::test]
 async fn a_daemon_of_another_authority_or_with_an_expired_certificate_is_not_trusted() {
     let (_, address) = daemon("server").await;
     let unknown = reason(&address, tls("other", Some("client"))).await;
