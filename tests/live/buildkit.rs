@@ -1,5 +1,9 @@
 //! The BuildKit client against a real buildkitd: two platforms pushed, failures typed, cancellation, death.
 
+mod dial;
+mod docker;
+mod queries;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
