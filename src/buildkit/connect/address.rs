@@ -29,7 +29,7 @@ pub enum Address {
     KubePod { pod: String, context: Option<String>, namespace: Option<String>, container: Option<String> },
     /// `ssh://user@host:port/socket`
     Ssh { user: Option<String>, host: String, port: Option<u16>, socket: Option<PathBuf> },
-    /// `docker:///path`: the BuildKit inside dockerd, at Docker's own socket.
+    /// `docker:///path`: the BuildKit inside dockerd, at Docker's own socket. A `unix:///path/docker.sock` is one, too.
     Docker(PathBuf),
 }
 
@@ -40,6 +40,8 @@ impl FromStr for Address {
         let invalid = || Error::Address { given: text.to_owned() };
         let (scheme, rest) = text.split_once("://").ok_or_else(invalid)?;
         match scheme {
+            // no buildkitd has its socket there, and Docker's speaks another protocol first
+            "unix" if rest.ends_with("/docker.sock") => absolute(rest).map(Self::Docker),
             "unix" => absolute(rest).map(Self::Unix),
             "docker" if rest.is_empty() => Some(Self::Docker(PathBuf::from(DOCKER_SOCKET))),
             "docker" => absolute(rest).map(Self::Docker),
@@ -213,7 +215,9 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
-        assert_eq!("docker://".parse::<Address>().unwrap(), Address::Docker(DOCKER_SOCKET.into()));
+        for text in ["docker://", "unix:///var/run/docker.sock"] {
+            assert_eq!(text.parse::<Address>().unwrap(), Address::Docker(DOCKER_SOCKET.into()));
+        }
     }
 
     #[test]
