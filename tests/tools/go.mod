@@ -5,6 +5,7 @@ go 1.26.3
 tool (
 	github.com/google/go-containerregistry/cmd/crane
 	lemnos/tests/tools/go-git
+	lemnos/tests/tools/ssh-idle
 )
 
 require (
