@@ -12,6 +12,7 @@ mod connection;
 mod door;
 mod host_keys;
 mod listener;
+mod read_ahead;
 mod session;
 mod streams;
 mod terminal;

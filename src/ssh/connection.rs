@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use russh::Disconnect;
 use russh::server::{self, RunningSession};
-use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
@@ -15,11 +14,10 @@ use tokio_util::sync::CancellationToken;
 use super::admission::Place;
 use super::door::Door;
 use super::listener::House;
+use super::read_ahead::ReadAhead;
 use super::streams::{Prompt, Severable};
 use crate::audit::{self, Event, Who};
 
-/// russh reads each packet in two parts; idle connections keep this much.
-const READ_BUFFER: usize = 16 << 10;
 /// For a client to go by itself, and once more when it was told to.
 const PARTING: Duration = Duration::from_secs(2);
 
@@ -33,7 +31,7 @@ pub(super) async fn serve(house: Arc<House>, socket: TcpStream, peer: SocketAddr
     let (logged_in_sender, logged_in) = oneshot::channel();
     let (sessions_sender, sessions) = watch::channel(0);
     let door = Door::new(Arc::clone(&house), peer, cut.clone(), logged_in_sender, sessions_sender);
-    let stream = Severable::new(BufReader::with_capacity(READ_BUFFER, Prompt(socket)), cut.clone());
+    let stream = Severable::new(ReadAhead::new(Prompt(socket)), cut.clone());
     let starting = server::run_stream(Arc::clone(&house.russh), stream, door);
     let mut session = tokio::select! {
         started = timeout_at(deadline, starting) => match started {
