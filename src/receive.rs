@@ -12,6 +12,7 @@ pub mod limits;
 pub mod output;
 pub mod pktline;
 pub mod refs;
+pub mod relay;
 pub mod repo;
 pub mod request;
 pub mod service;

@@ -1,4 +1,4 @@
-//! The framing between `lemnos hook` and the server: one byte of kind, four of length (big endian), the payload.
+//! The framing between a hook and the server: one byte of kind, four of length (big endian), the payload.
 //!
 //! The hook begins with `Hello`, then relays its standard input; the server answers with output and, last, `Exit`.
 //! Bounded: a payload has at most `MAX_PAYLOAD` bytes. Pure: both ends bring their own input and output.

@@ -96,10 +96,12 @@ pub(super) struct Answering {
 
 impl Hooks {
     /// Writes the scripts under `runtime_dir` and listens. Needs a tokio runtime.
-    /// `user` is whom git's children run as, where that is not our own user.
+    /// `user` is whom git's children run as, where that is not our own user; `program` serves as the hooks, where there is
+    /// one.
     pub(super) fn start(
         runtime_dir: &Path,
         user: Option<u32>,
+        program: Option<&Path>,
         answering: Answering,
     ) -> Result<Self, ReceiveError> {
         let place = runtime_dir.join("git");
@@ -126,12 +128,7 @@ impl Hooks {
                 open_to(dir, 0o755)?;
             }
         }
-        for (name, script) in SCRIPTS {
-            let file = scripts.join(name);
-            fs::write(&file, script).map_err(ReceiveError::io("writing", &file))?;
-            fs::set_permissions(&file, fs::Permissions::from_mode(0o755))
-                .map_err(ReceiveError::io("making executable", &file))?;
-        }
+        write_hooks(&scripts, program)?;
         if socket.exists() {
             fs::remove_file(&socket).map_err(ReceiveError::io("replacing", &socket))?;
         }
@@ -219,6 +216,21 @@ fn private_dir(dir: &Path) -> Result<(), ReceiveError> {
 fn open_to(dir: &Path, mode: u32) -> Result<(), ReceiveError> {
     fs::set_permissions(dir, fs::Permissions::from_mode(mode))
         .map_err(ReceiveError::io("opening to git's user", dir))
+}
+
+/// The hooks themselves: links to `program`, or scripts that run all of lemnos.
+fn write_hooks(place: &Path, program: Option<&Path>) -> Result<(), ReceiveError> {
+    for (name, script) in SCRIPTS {
+        let file = place.join(name);
+        if let Some(program) = program {
+            std::os::unix::fs::symlink(program, &file).map_err(ReceiveError::io("linking", &file))?;
+            continue;
+        }
+        fs::write(&file, script).map_err(ReceiveError::io("writing", &file))?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755))
+            .map_err(ReceiveError::io("making executable", &file))?;
+    }
+    Ok(())
 }
 
 /// 256 bits from the kernel.

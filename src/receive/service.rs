@@ -33,7 +33,7 @@ pub struct ReceiveConfig {
     pub repositories: Repositories,
     /// Private to the server; `git/` below it is ours. At most 93 bytes long, for the socket in it.
     pub runtime_dir: PathBuf,
-    /// This program, which the hooks call.
+    /// This program, which the hooks call where no `lemnos-hook` stands beside it.
     pub lemnos_exe: PathBuf,
     /// git's absolute path.
     pub git: PathBuf,
@@ -95,7 +95,8 @@ impl Receiver {
             memo: Memo::default(),
         };
         let git_user = crate::owner::of(&root.join("any"));
-        let hooks = Hooks::start(&config.runtime_dir, git_user, answering)?;
+        let hook_program = hook_program(&config.lemnos_exe);
+        let hooks = Hooks::start(&config.runtime_dir, git_user, hook_program.as_deref(), answering)?;
         Ok(Self(Arc::new(Inner { config, hooks, tracker })))
     }
 
@@ -249,6 +250,19 @@ fn last_word(ended: &Ended, session: &Session) -> Option<&'static str> {
     (!shallow.is_empty() && git_refused).then_some(
         "error: this clone is shallow, and the server lacks the commits before its boundary\nhint: run git fetch --unshallow, then push again\n",
     )
+}
+
+/// The program beside this one that does as the hooks and starts faster, if it is there and of this very version.
+fn hook_program(lemnos: &Path) -> Option<PathBuf> {
+    let program = lemnos.with_file_name("lemnos-hook");
+    let output = std::process::Command::new(&program).arg("--version").env_clear().output().ok()?;
+    let found = String::from_utf8_lossy(&output.stdout);
+    let wanted = concat!("lemnos-hook ", env!("CARGO_PKG_VERSION"));
+    if found.trim_end() == wanted {
+        return Some(program);
+    }
+    tracing::warn!(program = %program.display(), wanted, "another version's hooks are not used");
+    None
 }
 
 /// git at `path` runs, and is new enough.

@@ -1,6 +1,7 @@
 //! Pushes, clones and attacks against a `Receiver`, with a real git client wherever one would say it.
 
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::Stdio;
 
 use lemnos::model::{AppSettings, BuildId};
@@ -42,6 +43,32 @@ async fn a_push_is_decided_by_the_handler_and_seen_by_the_pusher() {
     assert!(ok && said.contains("Everything up-to-date"), "{said}");
     assert_eq!(server.ended().await.status, 0);
     assert_eq!(handler.seen().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hooks_are_a_program_of_their_own_where_it_stands_beside_this_one() {
+    let hook_of = |server: &Server| server.dir.path().join("run/git/hooks/proc-receive");
+    let server = Server::start(Handler::accepting()).await;
+    let program = Path::new(env!("CARGO_BIN_EXE_lemnos-hook"));
+    assert_eq!(std::fs::read_link(hook_of(&server)).unwrap(), program);
+
+    // without it, or with another version's, all of lemnos serves
+    let elsewhere = tempfile::tempdir().unwrap();
+    let lemnos = elsewhere.path().join("lemnos");
+    symlink(env!("CARGO_BIN_EXE_lemnos"), &lemnos).unwrap();
+    for other in [false, true] {
+        if other {
+            let stale = elsewhere.path().join("lemnos-hook");
+            std::fs::write(&stale, "#!/bin/sh\necho lemnos-hook 0.0.0\n").unwrap();
+            std::fs::set_permissions(&stale, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        let (handler, limits) = (Handler::accepting(), Limits::default());
+        let server = Server::of_program(lemnos.clone(), handler, limits, AppSettings::default()).await;
+        assert!(std::fs::read_to_string(hook_of(&server)).unwrap().starts_with("#!/bin/sh"), "{other}");
+        let clone = Clone::with_commit().await;
+        let (ok, said) = clone.push(&server, &["main"]).await;
+        assert!(ok && said.contains("remote: received 1 ref(s)"), "{said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -385,6 +385,8 @@ async fn a_hook_called_by_hand_is_refused() {
     };
 
     assert!(refusal(hook("pre-receive", &[], b"")).contains("answers to a push that runs"));
+    let own = Command::new(env!("CARGO_BIN_EXE_lemnos-hook")).env_clear().output().unwrap();
+    assert!(refusal(own).contains("answers to a push that runs"));
     let forged = [("LEMNOS_HOOK_SOCKET", socket), ("LEMNOS_HOOK_TOKEN", "0000")];
     assert!(refusal(hook("proc-receive", &forged, b"")).contains("its token belongs to no running push"));
 

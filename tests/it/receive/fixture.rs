@@ -128,13 +128,24 @@ impl Server {
     }
 
     pub async fn with(handler: Arc<dyn PushHandler>, limits: Limits, settings: AppSettings) -> Self {
+        let lemnos = PathBuf::from(env!("CARGO_BIN_EXE_lemnos"));
+        Self::of_program(lemnos, handler, limits, settings).await
+    }
+
+    /// `lemnos` is what the hooks find the server's program, and their own beside it, by.
+    pub async fn of_program(
+        lemnos: PathBuf,
+        handler: Arc<dyn PushHandler>,
+        limits: Limits,
+        settings: AppSettings,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let record = Record::open().await;
         let repositories = Repositories::new(dir.path().join("repositories"));
         let config = ReceiveConfig {
             repositories: repositories.clone(),
             runtime_dir: dir.path().join("run"),
-            lemnos_exe: PathBuf::from(env!("CARGO_BIN_EXE_lemnos")),
+            lemnos_exe: lemnos,
             git: git_path(),
             limits,
             trail: record.trail.clone(),
