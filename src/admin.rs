@@ -296,6 +296,9 @@ pub struct AppView {
     pub created_at_ms: i64,
     /// The refs whose image does not stand at them.
     pub behind: Vec<Behind>,
+    /// What to know of a change that was made: a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// The repositories on disk, as far as apps come and go. Called on a thread that may block.
@@ -476,7 +479,7 @@ async fn view(store: &Store, context: &Context, app: App) -> Result<AppView, Rep
     let image = app.image(context.prefix.as_ref());
     let behind = store.behind(&app.name).await?;
     let App { id, name, settings, created_at_ms } = app;
-    Ok(AppView { name, id, image, users, settings, created_at_ms, behind })
+    Ok(AppView { name, id, image, users, settings, created_at_ms, behind, notes: Vec::new() })
 }
 
 async fn create_app(store: &Store, context: &Context, name: &AppName) -> Result<AppView, Report> {
@@ -524,7 +527,11 @@ async fn set_app(
         let (id, branch) = (app.id.clone(), app.settings.main_branch.clone());
         on_disk(context, move |repositories| repositories.set_head(&id, &branch)).await?;
     }
-    view(store, context, app).await
+    let notes = match changes.iter().any(|(key, _)| key == "platforms") {
+        true => builders::without(context, &app.settings.platforms).await.into_iter().collect(),
+        false => Vec::new(),
+    };
+    Ok(AppView { notes, ..view(store, context, app).await? })
 }
 
 /// Runs file work where it may block.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Context, Response};
 use crate::error::{Kind, Report};
-use crate::model::BuilderStatus;
+use crate::model::{BuilderStatus, Platform};
 
 /// One operation on the pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,4 +58,28 @@ pub(super) async fn execute(context: &Context, request: BuildersRequest) -> Resu
         }
         BuildersRequest::Remove { name } => Response::Builder(builders.remove(&name).await?),
     })
+}
+
+/// That no builder takes some of the platforms, if that is so; nothing where it cannot be known: without a server, or
+/// with a builder that has not yet said what it can run.
+pub(super) async fn without(context: &Context, platforms: &[Platform]) -> Option<String> {
+    let builders = context.builders.as_deref()?.list().await;
+    let takes = |platform: &Platform| {
+        builders.iter().any(|b| b.platforms.is_empty() || b.platforms.contains(platform))
+    };
+    let missing: Vec<&Platform> = platforms.iter().filter(|platform| !takes(platform)).collect();
+    let described =
+        |builder: &BuilderStatus| format!("{} ({})", builder.name, words(&builder.platforms, " "));
+    let there = match builders.as_slice() {
+        [] => "none".to_owned(),
+        _ => builders.iter().map(described).collect::<Vec<_>>().join(", "),
+    };
+    (!missing.is_empty()).then(|| {
+        let missing = words(&missing, ", ");
+        format!("no builder takes {missing}: pushes are refused until one does; there are: {there}")
+    })
+}
+
+fn words(items: &[impl std::fmt::Display], between: &str) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(between)
 }

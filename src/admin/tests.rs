@@ -413,3 +413,64 @@ async fn builds_are_cancelled_and_retried_by_the_running_server_alone() {
         );
     }
 }
+
+/// Builders that are there.
+struct There(Vec<BuilderStatus>);
+
+#[async_trait::async_trait]
+impl Builders for There {
+    async fn list(&self) -> Vec<BuilderStatus> {
+        self.0.clone()
+    }
+    async fn add(&self, spec: &str) -> Result<BuilderStatus, Report> {
+        Err(Report::user(format!("no room for {spec}")))
+    }
+    async fn set_drained(&self, name: &str, _: bool) -> Result<BuilderStatus, Report> {
+        Err(Report::user(format!("{name} goes on")))
+    }
+    async fn remove(&self, name: &str) -> Result<BuilderStatus, Report> {
+        Err(Report::user(format!("{name} stays")))
+    }
+}
+
+#[tokio::test]
+async fn a_platform_that_no_builder_takes_is_set_and_said() {
+    let house = house(false, true).await;
+    house.ask(Request::CreateApp { app: app("shop") }).await.unwrap();
+    let builder = |name: &str, platforms: &[&str]| BuilderStatus {
+        name: name.to_owned(),
+        address: format!("unix:///{name}.sock"),
+        configured: true,
+        state: crate::model::BuilderState::Down,
+        since_ms: None,
+        cause: None,
+        platforms: platforms.iter().map(|platform| platform.parse().unwrap()).collect(),
+        running: 0,
+        max: 1,
+        version: None,
+    };
+    let said = async |builders: Option<Vec<BuilderStatus>>, key: &str, value: &str| {
+        let builders = builders.map(|there| Arc::new(There(there)) as Arc<dyn Builders>);
+        let context = Context { builders, ..house.context.clone() };
+        let changes = vec![(key.to_owned(), value.to_owned())];
+        let request = Request::SetApp { app: app("shop"), changes };
+        let done = execute(&house.store, &context, &Caller::Operator, request).await;
+        let Ok(Response::App(view)) = done else { panic!("{done:?}") };
+        (view.settings.platforms.len(), view.notes)
+    };
+    let two = || vec![builder("a", &["linux/amd64", "linux/arm64"]), builder("b", &["linux/amd64"])];
+    assert_eq!(said(Some(two()), "platforms", "linux/amd64,linux/arm64").await, (2, vec![]));
+    let note = "no builder takes linux/riscv64, linux/s390x: pushes are refused until one does; there are: \
+                a (linux/amd64 linux/arm64), b (linux/amd64)";
+    assert_eq!(
+        said(Some(two()), "platforms", "linux/riscv64,linux/amd64,linux/s390x").await,
+        (3, vec![note.to_owned()])
+    );
+    // only where it was asked about, and only where it is known
+    assert_eq!(said(Some(two()), "target", "x").await, (3, vec![]));
+    let unknown = [two(), vec![builder("new", &[])]].concat();
+    assert_eq!(said(Some(unknown), "platforms", "linux/riscv64").await, (1, vec![]));
+    assert_eq!(said(None, "platforms", "linux/riscv64").await, (1, vec![]));
+    let (_, notes) = said(Some(Vec::new()), "platforms", "linux/amd64").await;
+    assert!(notes[0].ends_with("there are: none"), "{notes:?}");
+}

@@ -264,7 +264,8 @@ fn show(view: &AppView) -> String {
     for (key, value) in settings::show(&view.settings) {
         table.row([key.to_owned(), if value.is_empty() { "-".to_owned() } else { value }]);
     }
-    table.to_string()
+    let notes: String = view.notes.iter().map(|note| format!("note: {note}\n")).collect();
+    format!("{table}{notes}")
 }
 
 fn destroyed(view: &AppView) -> String {

@@ -562,3 +562,20 @@ fn destroying_asks_where_there_is_a_terminal() {
     }
     assert_eq!(place.ssh("ada", "apps show old").status, Some(3));
 }
+
+#[test]
+fn a_platform_that_no_builder_takes_is_said_at_both_doors() {
+    let place = Place::new();
+    let note = "note: no builder takes linux/riscv64: pushes are refused until one does; there are: ";
+    let line = format!("apps set {APP} platforms=linux/amd64,linux/riscv64");
+    for said in [place.ssh("ada", &line).well(), place.local(&line).well()] {
+        let last = said.lines().last().unwrap();
+        assert!(last.starts_with(note) && last.ends_with(" (linux/amd64 linux/arm64)"), "{said}");
+        assert!(said.contains("linux/amd64,linux/riscv64"), "it is set: {said}");
+    }
+    let view: Value = serde_json::from_str(&place.ssh("ada", &format!("{line} --json")).well()).unwrap();
+    assert!(view["notes"][0].as_str().unwrap().starts_with(&note[6..]), "{view}");
+    let said = place.ssh("ada", &format!("apps set {APP} platforms=linux/arm64")).well();
+    assert!(!said.contains("note:"), "{said}");
+    assert!(!place.ssh("ada", &format!("apps show {APP}")).well().contains("note:"));
+}
