@@ -111,15 +111,25 @@ impl Attempts {
         !std::mem::replace(&mut self.told, true)
     }
 
-    /// What the client is told when its keys are used up. `hint` says how to register one.
-    pub(super) fn text(&self, max_tries: usize, hint: &str) -> String {
+    /// Whether no key or certificate has come this far.
+    pub(super) fn none_seen(&self) -> bool {
+        self.refused.is_empty()
+    }
+
+    /// What the client is told when its keys are used up. `hint` says how to register one. Where certificates are taken,
+    /// one that is out of its time, or badly signed, may have been turned away without a look at whose it is.
+    pub(super) fn text(&self, max_tries: usize, certificates: bool, hint: &str) -> String {
         let mut text = String::new();
-        if self.refused.is_empty() {
+        if self.none_seen() && certificates {
+            text.push_str(
+                "lemnos: log in with an SSH key or certificate; none was offered that is in its time\n",
+            );
+        } else if self.none_seen() {
             text.push_str("lemnos: log in with an SSH key; none was offered\n");
         } else {
             text.push_str("lemnos: none of these keys opens this server:\n");
         }
-        let reserved = hint.len().min(500) + 200;
+        let reserved = hint.len().min(500) + if certificates { 330 } else { 200 };
         for (i, (key, algorithm, why)) in self.refused.iter().enumerate() {
             let line = match why {
                 Useless::Unknown => format!("  {key} ({algorithm})\n"),
@@ -147,6 +157,11 @@ impl Attempts {
             let _ = writeln!(
                 text,
                 "Only {max_tries} keys are tried: name the right one with ssh -o IdentitiesOnly=yes -i FILE"
+            );
+        }
+        if certificates {
+            text.push_str(
+                "A certificate of yours that is not named as one has expired or is not valid yet: see ssh-keygen -L -f KEY-cert.pub\n",
             );
         }
         text.extend(hint.chars().filter(|c| !c.is_control() || *c == '\n').take(500));
@@ -184,7 +199,7 @@ mod tests {
         attempts.refuse(Some(key(0)), &Algorithm::Ed25519, Useless::Unknown);
         attempts.refuse(Some(key(0)), &Algorithm::Ed25519, Useless::Unknown);
         attempts.refuse(Some(key(1)), &Algorithm::Rsa { hash: None }, Useless::Sha1);
-        insta::assert_snapshot!(attempts.text(6, "Ask the administrator:\n  lemnos keys add YOU id.pub\n"), @"
+        insta::assert_snapshot!(attempts.text(6, false, "Ask the administrator:\n  lemnos keys add YOU id.pub\n"), @"
         lemnos: none of these keys opens this server:
           SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA (ssh-ed25519)
           SHA256:BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB (the client signs with SHA-1: rsa-sha2-256 is needed)
@@ -194,9 +209,22 @@ mod tests {
         for n in 2..26 {
             attempts.refuse(Some(key(n)), &Algorithm::Ed25519, Useless::Unknown);
         }
-        let text = attempts.text(6, &"h".repeat(2000));
+        let text = attempts.text(6, false, &"h".repeat(2000));
         assert!(text.len() <= MAX_TEXT_BYTES + 50, "{}", text.len());
         assert!(text.contains("more\n") && text.contains("Only 6 keys are tried"), "{text}");
+        let text = attempts.text(6, true, &"h".repeat(2000));
+        assert!(text.len() <= MAX_TEXT_BYTES + 50 && text.contains("has expired"), "{}: {text}", text.len());
+    }
+
+    #[test]
+    fn where_certificates_are_taken_one_that_was_turned_away_unseen_is_thought_of() {
+        let mut attempts = Attempts::default();
+        attempts.by("git");
+        assert_eq!(attempts.text(6, false, ""), "lemnos: log in with an SSH key; none was offered");
+        insta::assert_snapshot!(attempts.text(6, true, ""), @"
+        lemnos: log in with an SSH key or certificate; none was offered that is in its time
+        A certificate of yours that is not named as one has expired or is not valid yet: see ssh-keygen -L -f KEY-cert.pub
+        ");
     }
 
     #[test]
@@ -206,7 +234,7 @@ mod tests {
         attempts.refuse(Some(key(0)), &Algorithm::Ed25519, Useless::Unknown);
         assert!(attempts.tell() && !attempts.tell());
         attempts.by("root");
-        assert!(!attempts.text(6, "").contains(key(0).as_str()));
+        assert!(!attempts.text(6, false, "").contains(key(0).as_str()));
         assert!(attempts.tell());
         assert_eq!(attempts.refusals(), 1);
     }

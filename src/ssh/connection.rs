@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use russh::Disconnect;
@@ -30,7 +31,15 @@ pub(super) async fn serve(house: Arc<House>, socket: TcpStream, peer: SocketAddr
     let cut = CancellationToken::new();
     let (logged_in_sender, logged_in) = oneshot::channel();
     let (sessions_sender, sessions) = watch::channel(0);
-    let door = Door::new(Arc::clone(&house), peer, cut.clone(), logged_in_sender, sessions_sender);
+    let on_record = Arc::new(AtomicBool::new(false));
+    let door = Door::new(
+        Arc::clone(&house),
+        peer,
+        cut.clone(),
+        logged_in_sender,
+        Arc::clone(&on_record),
+        sessions_sender,
+    );
     let stream = Severable::new(ReadAhead::new(Prompt(socket)), cut.clone());
     let starting = server::run_stream(Arc::clone(&house.russh), stream, door);
     let mut session = tokio::select! {
@@ -44,7 +53,13 @@ pub(super) async fn serve(house: Arc<House>, socket: TcpStream, peer: SocketAddr
     tokio::select! {
         // In this order: who has logged in is neither too late nor in the way of a shutdown.
         biased;
-        end = &mut session => return ended(&house, peer, "login", end),
+        end = &mut session => {
+            // russh has turned away what it offered, without a word to the door: an expired certificate, or a wrong signature
+            if end.is_ok() && !on_record.load(Ordering::Relaxed) {
+                no_login(&house, peer);
+            }
+            return ended(&house, peer, "login", end);
+        }
         Ok(()) = logged_in => place.logged_in(),
         () = sleep_until(deadline) => {
             too_slow(&house, peer);
@@ -97,6 +112,10 @@ async fn settle(session: RunningSession<Door>) {
 
 fn too_slow(house: &House, peer: SocketAddr) {
     cut(house, peer, "login-grace".to_owned());
+}
+
+fn no_login(house: &House, peer: SocketAddr) {
+    cut(house, peer, "no-login".to_owned());
 }
 
 fn cut(house: &House, peer: SocketAddr, reason: String) {

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey};
@@ -42,6 +43,8 @@ pub(super) struct Door {
     /// Set by a verified signature of a registered key, and by nothing else.
     who: Option<Identity>,
     logged_in: Option<oneshot::Sender<()>>,
+    /// Whether the audit record has a login or a refusal of this connection.
+    on_record: Arc<AtomicBool>,
     sessions: watch::Sender<usize>,
     window: Window,
     waiting: HashMap<ChannelId, Waiting>,
@@ -54,6 +57,7 @@ impl Door {
         peer: SocketAddr,
         cut: CancellationToken,
         logged_in: oneshot::Sender<()>,
+        on_record: Arc<AtomicBool>,
         sessions: watch::Sender<usize>,
     ) -> Self {
         Self {
@@ -66,6 +70,7 @@ impl Door {
             unsigned: None,
             who: None,
             logged_in: Some(logged_in),
+            on_record,
             sessions,
             waiting: HashMap::new(),
             channels: 0,
@@ -142,7 +147,7 @@ impl Door {
             reason: why.reason().to_owned(),
         };
         let entry = audit::entry(Who::Anonymous, event).key(key.clone()).peer(self.peer);
-        self.house.trail.note(match detail {
+        self.note(match detail {
             Some(detail) => entry.detail(detail),
             None => entry,
         });
@@ -168,7 +173,31 @@ impl Door {
             algorithm: algorithm.to_string(),
             reason: "no-valid-signature".to_owned(),
         };
-        self.house.trail.note(audit::entry(Who::Anonymous, event).key(key).peer(self.peer));
+        self.note(audit::entry(Who::Anonymous, event).key(key).peer(self.peer));
+    }
+
+    /// What came of a login.
+    fn note(&self, entry: audit::Entry) {
+        self.on_record.store(true, Ordering::Relaxed);
+        self.house.trail.note(entry);
+    }
+
+    /// A client is at its end, and no key of its was ever looked at. russh turns certificates away that are out of their
+    /// time, or whose authority's signature is wrong, without a word to this side.
+    fn note_nothing_seen(&self, certificates: bool) {
+        let event = Event::LoginRefused {
+            ssh_user: self.attempts.ssh_user().to_owned(),
+            algorithm: "none".to_owned(),
+            reason: "no-key".to_owned(),
+        };
+        let entry = audit::entry(Who::Anonymous, event).peer(self.peer);
+        self.note(match certificates {
+            true => entry.detail(
+                "nothing was offered, or a certificate that has expired, is not valid yet, or is badly signed"
+                    .to_owned(),
+            ),
+            false => entry,
+        });
     }
 
     fn out_of_attempts(&mut self) -> bool {
@@ -238,7 +267,7 @@ impl Handler for Door {
             Ok(who) => {
                 let actor = Who::of(&who.user);
                 let event = Event::LoggedIn { algorithm: key.algorithm.to_string() };
-                self.house.trail.note(audit::entry(actor, event).key(who.key.clone()).peer(self.peer));
+                self.note(audit::entry(actor, event).key(who.key.clone()).peer(self.peer));
                 self.who = Some(who);
                 Ok(Auth::Accept)
             }
@@ -260,7 +289,7 @@ impl Handler for Door {
             Ok((who, certified)) => {
                 let event = Event::LoggedIn { algorithm: algorithm.to_certificate_type() };
                 let entry = audit::entry(Who::of(&who.user), event).key(who.key.clone()).peer(self.peer);
-                self.house.trail.note(entry.detail(certified.about()));
+                self.note(entry.detail(certified.about()));
                 self.who = Some(who);
                 Ok(Auth::Accept)
             }
@@ -287,7 +316,11 @@ impl Handler for Door {
         self.begins(user);
         let max_tries = self.house.config.max_auth_tries;
         if response.is_none() && self.attempts.tell() {
-            let text = self.attempts.text(max_tries, &self.house.host.registration_hint());
+            let certificates = self.house.config.trust.authorities.is_some();
+            if self.attempts.none_seen() {
+                self.note_nothing_seen(certificates);
+            }
+            let text = self.attempts.text(max_tries, certificates, &self.house.host.registration_hint());
             return Ok(Auth::Partial {
                 name: "".into(),
                 instructions: text.into(),

@@ -23,6 +23,10 @@ async fn keygen(arguments: &[&str], files: &[&Path]) {
 
 impl Certified {
     async fn start(kind: &str) -> Self {
+        Self::start_on_record(kind, lemnos::audit::Trail::nowhere()).await
+    }
+
+    async fn start_on_record(kind: &str, trail: lemnos::audit::Trail) -> Self {
         let authority = tempfile::tempdir().unwrap();
         let at = |name: &str| authority.path().join(name);
         for name in ["ca", "other-ca"] {
@@ -30,7 +34,8 @@ impl Certified {
         }
         std::fs::write(at("revoked"), "# nothing yet\n").unwrap();
         let trust = TrustFiles { authorities: Some(at("ca.pub")), revoked: Some(at("revoked")) };
-        let server = Server::start_with(Config { trust, ..Config::default() }, Host::default()).await;
+        let config = Config { trust, ..Config::default() };
+        let server = Server::start_on_record(config, Host::default(), trail).await;
         *server.host.people.lock().unwrap() = vec!["ann".parse().unwrap(), "bob".parse().unwrap()];
         Self { server, authority }
     }
@@ -138,12 +143,72 @@ async fn what_a_certificate_says_is_held_against_it() {
         assert_eq!(said.status.code(), Some(255), "{name} got in");
         assert!(text(&said.stderr).contains(expected), "{name}: {}", text(&said.stderr));
     }
-    // russh refuses these before anybody is asked
+    // russh refuses these before anybody is asked, and the plain key that ssh offers next opens nothing
     for (name, when) in [("expired", "-2h:-1h"), ("early", "+1h:+2h")] {
         let key = door.certificate(name, "ca", &["-I", "id", "-n", "ann", "-V", when]).await;
         let said = door.log_in(&key, &["-l", "ann"]).await;
         assert_eq!(said.status.code(), Some(255), "{name} got in");
+        assert!(
+            text(&said.stderr)
+                .contains("not named as one has expired or is not valid yet: see ssh-keygen -L"),
+            "{name}: {}",
+            text(&said.stderr)
+        );
     }
+    assert!(door.server.host.requests.lock().unwrap().is_empty());
+}
+
+/// What russh turns away by itself: it counts, it ends, and it is on record, though without the key.
+#[tokio::test]
+async fn a_certificate_out_of_its_time_is_counted_and_leaves_an_entry() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = lemnos::store::Store::open(dir.path()).await.unwrap();
+    let trail = lemnos::audit::Trail::start(store.clone());
+    let door = Certified::start_on_record("ed25519", trail.clone()).await;
+    let path = door.certificate("expired", "ca", &["-I", "id", "-n", "ann", "-V", "-2h:-1h"]).await;
+    let key = Arc::new(russh::keys::load_secret_key(&path, None).unwrap());
+    let certificate = door.server.path("expired-cert.pub");
+    let certificate = russh::keys::load_openssh_certificate(certificate).unwrap();
+    let events = async || {
+        trail.flush().await.unwrap();
+        let all = lemnos::audit::Filter { limit: 100, ..Default::default() };
+        let logged = store.audit(&all).await.unwrap();
+        logged.into_iter().map(|l| (l.entry.event, l.entry.detail)).collect::<Vec<_>>()
+    };
+
+    // one that goes on and on
+    let mut client = connect(&door.server).await;
+    let mut refused = 0;
+    while let Ok(answer) = client.authenticate_openssh_cert("ann", key.clone(), certificate.clone()).await {
+        assert!(!answer.success(), "it got in");
+        refused += 1;
+        assert!(refused < 20, "nobody counts");
+    }
+    // russh lets two more pass than a door that sees the keys, and its client takes the good-bye for one more refusal
+    assert!(refused <= Config::default().max_auth_tries + 3, "{refused} times");
+    let mut changes = store.audit_changes();
+    while events().await.is_empty() {
+        super::support::soon(changes.changed()).await.unwrap();
+    }
+    let cut = lemnos::audit::Event::ConnectionCut { reason: "no-login".to_owned() };
+    assert_eq!(events().await, [(cut, None)]);
+
+    // one that asks why
+    let mut client = connect(&door.server).await;
+    let answer = client.authenticate_openssh_cert("ann", key, certificate).await.unwrap();
+    assert!(!answer.success());
+    let told = client.authenticate_keyboard_interactive_start("ann", None).await.unwrap();
+    let told = format!("{told:?}");
+    assert!(told.contains("none was offered that is in its time"), "{told}");
+    let events = events().await;
+    let (event, detail) = events.last().unwrap();
+    let expected = lemnos::audit::Event::LoginRefused {
+        ssh_user: "ann".to_owned(),
+        algorithm: "none".to_owned(),
+        reason: "no-key".to_owned(),
+    };
+    assert_eq!((events.len(), event), (2, &expected), "{events:?}");
+    assert!(detail.as_ref().unwrap().contains("a certificate that has expired"), "{detail:?}");
     assert!(door.server.host.requests.lock().unwrap().is_empty());
 }
 
