@@ -5,7 +5,7 @@ mod broken;
 mod connect;
 mod history;
 mod progress;
-mod tls;
+pub mod tls;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -17,6 +17,7 @@ mod fake;
 mod filesync;
 #[path = "../crash/house.rs"]
 mod house;
+mod import;
 mod llb;
 mod plan;
 mod pool;

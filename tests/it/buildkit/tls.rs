@@ -20,7 +20,7 @@ static PKI: LazyLock<PathBuf> = LazyLock::new(|| {
     dir
 });
 
-fn pki(name: &str) -> PathBuf {
+pub fn pki(name: &str) -> PathBuf {
     PKI.join(name)
 }
 
