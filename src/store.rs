@@ -7,7 +7,7 @@
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sqlx::query::Query;
@@ -16,7 +16,7 @@ use sqlx::sqlite::{
     SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{Connection as _, Sqlite, Transaction};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 mod apps;
 mod audit;
@@ -80,6 +80,8 @@ struct Inner {
     /// For the key of the sealed secrets.
     data_dir: PathBuf,
     audit_changes: watch::Sender<u64>,
+    /// Moves of refs that wait to be counted.
+    uncounted: Mutex<Vec<(Arc<generations::Uncounted>, oneshot::Sender<i64>)>>,
 }
 
 impl std::fmt::Debug for Store {
@@ -128,7 +130,15 @@ impl Store {
         let (turn, build_changes) = (Arc::default(), watch::Sender::new(0));
         let (login_changes, data_dir) = (Default::default(), data_dir.to_owned());
         let audit_changes = watch::Sender::new(0);
-        let inner = Inner { pool, turn, build_changes, login_changes, audit_changes, data_dir };
+        let inner = Inner {
+            pool,
+            turn,
+            build_changes,
+            login_changes,
+            audit_changes,
+            data_dir,
+            uncounted: Mutex::default(),
+        };
         let store = Self { inner: Arc::new(inner), note: None };
         if let Some(newest) = store.newest_build().await? {
             newest.precedes_all_new();

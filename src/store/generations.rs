@@ -3,10 +3,19 @@
 //! The rule of the tags is kept here: they go to a greater generation of their ref only. Whoever counts or publishes holds
 //! the ref's lock (`tag`).
 
+use std::sync::{Arc, MutexGuard, PoisonError};
+
 use sqlx::Row as _;
+use tokio::sync::oneshot;
 
 use super::{Result, Store, Write, parsed};
 use crate::model::{AppName, Behind, BuildId, Generation, Publication, RefName, Sha};
+
+/// A move that waits to be counted.
+pub(super) struct Uncounted {
+    app_id: String,
+    reference: RefName,
+}
 
 /// What a ref's tags stand at.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -20,12 +29,44 @@ pub struct TagsAt {
 }
 
 impl Store {
-    /// Counts one more accepted move of the ref; its number, from 1.
+    /// Counts one more accepted move of the ref; its number, from 1. Whoever has the turn to write counts for all who wait
+    /// for it: many pushes at once then share one sync of the disk.
     pub async fn next_generation(&self, app_id: &str, reference: &RefName) -> Result<i64> {
+        let (told, answer) = oneshot::channel();
+        let mine = Arc::new(Uncounted { app_id: app_id.to_owned(), reference: reference.clone() });
+        self.uncounted().push((mine.clone(), told));
         let mut tx = self.write().await?;
-        let generation = count(&mut tx, app_id, reference).await?;
+        let all = {
+            let mut waiting = self.uncounted();
+            let is_there = waiting.iter().any(|(one, _)| Arc::ptr_eq(one, &mine));
+            if is_there { std::mem::take(&mut *waiting) } else { Vec::new() }
+        };
+        if all.is_empty() {
+            // somebody has taken it along; where that failed, its own try says why
+            drop(tx);
+            if let Ok(number) = answer.await {
+                return Ok(number);
+            }
+            let mut tx = self.write().await?;
+            let number = count(&mut tx, app_id, reference).await?;
+            tx.commit().await?;
+            return Ok(number);
+        }
+        let mut numbers = Vec::with_capacity(all.len());
+        // whoever went away meanwhile needs no number
+        for (one, told) in all.into_iter().filter(|(_, told)| !told.is_closed()) {
+            numbers.push((count(&mut tx, &one.app_id, &one.reference).await?, told));
+        }
         tx.commit().await?;
-        Ok(generation)
+        for (number, told) in numbers {
+            let _ = told.send(number);
+        }
+        // its own is among them
+        answer.await.map_err(|_| sqlx::Error::WorkerCrashed.into())
+    }
+
+    fn uncounted(&self) -> MutexGuard<'_, Vec<(Arc<Uncounted>, oneshot::Sender<i64>)>> {
+        self.inner.uncounted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the ref's tags stand at.
@@ -118,4 +159,41 @@ pub(super) async fn publish(
     .execute(&mut **tx)
     .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn moves_that_wait_for_the_turn_are_counted_together_and_each_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).await.unwrap();
+        let id = store.create_app(&"shop".parse().unwrap(), None).await.unwrap().id;
+        let name = |n: usize| format!("refs/heads/b{n}").parse::<RefName>().unwrap();
+        assert_eq!(store.next_generation(&id, &name(0)).await.unwrap(), 1);
+        let busy = store.write().await.unwrap();
+        let counting = (0..20).map(|n| {
+            let (store, id, name) = (store.clone(), id.clone(), name(n % 10));
+            tokio::spawn(async move { store.next_generation(&id, &name).await.unwrap() })
+        });
+        let counting: Vec<_> = counting.collect();
+        while store.uncounted().len() < counting.len() {
+            tokio::task::yield_now().await;
+        }
+        // one that has given up is not counted
+        counting[19].abort();
+        while !counting[19].is_finished() {
+            tokio::task::yield_now().await;
+        }
+        drop(busy);
+        let mut numbers = Vec::new();
+        for one in counting.into_iter().take(19) {
+            numbers.push(one.await.unwrap());
+            assert!(store.uncounted().is_empty(), "the first in turn takes all along");
+        }
+        numbers.sort_unstable();
+        assert_eq!(numbers, [vec![1; 9], vec![2; 9], vec![3]].concat());
+        assert_eq!(store.published_generation(&id, &name(9)).await.unwrap().accepted, 1);
+    }
 }

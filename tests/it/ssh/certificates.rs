@@ -23,10 +23,6 @@ async fn keygen(arguments: &[&str], files: &[&Path]) {
 
 impl Certified {
     async fn start(kind: &str) -> Self {
-        Self::start_on_record(kind, lemnos::audit::Trail::nowhere()).await
-    }
-
-    async fn start_on_record(kind: &str, trail: lemnos::audit::Trail) -> Self {
         let authority = tempfile::tempdir().unwrap();
         let at = |name: &str| authority.path().join(name);
         for name in ["ca", "other-ca"] {
@@ -35,7 +31,7 @@ impl Certified {
         std::fs::write(at("revoked"), "# nothing yet\n").unwrap();
         let trust = TrustFiles { authorities: Some(at("ca.pub")), revoked: Some(at("revoked")) };
         let config = Config { trust, ..Config::default() };
-        let server = Server::start_on_record(config, Host::default(), trail).await;
+        let server = Server::start_with(config, Host::default()).await;
         *server.host.people.lock().unwrap() = vec!["ann".parse().unwrap(), "bob".parse().unwrap()];
         Self { server, authority }
     }
@@ -161,10 +157,8 @@ async fn what_a_certificate_says_is_held_against_it() {
 /// What russh turns away by itself: it counts, it ends, and it is on record, though without the key.
 #[tokio::test]
 async fn a_certificate_out_of_its_time_is_counted_and_leaves_an_entry() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = lemnos::store::Store::open(dir.path()).await.unwrap();
-    let trail = lemnos::audit::Trail::start(store.clone());
-    let door = Certified::start_on_record("ed25519", trail.clone()).await;
+    let door = Certified::start("ed25519").await;
+    let (store, trail) = (door.server.record.store(), door.server.record.trail.clone());
     let path = door.certificate("expired", "ca", &["-I", "id", "-n", "ann", "-V", "-2h:-1h"]).await;
     let key = Arc::new(russh::keys::load_secret_key(&path, None).unwrap());
     let certificate = door.server.path("expired-cert.pub");
