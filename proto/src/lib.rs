@@ -42,6 +42,14 @@ pub mod moby {
         pub mod v1 {
             #![allow(clippy::all, clippy::pedantic, clippy::restriction, rust_2018_idioms, rustdoc::all)]
             include!("gen/moby.buildkit.v1.rs");
+            /// `moby.buildkit.v1.apicaps`: what a service can do.
+            pub mod apicaps {
+                include!("gen/moby.buildkit.v1.apicaps.rs");
+            }
+            /// `moby.buildkit.v1.frontend`: the gateway.
+            pub mod frontend {
+                include!("gen/moby.buildkit.v1.frontend.rs");
+            }
             /// `moby.buildkit.v1.sourcepolicy`: which sources a build may take.
             pub mod sourcepolicy {
                 include!("gen/moby.buildkit.v1.sourcepolicy.rs");
@@ -62,6 +70,8 @@ pub mod moby {
 }
 
 pub use moby::buildkit::v1 as control;
+pub use moby::buildkit::v1::apicaps;
+pub use moby::buildkit::v1::frontend as gateway;
 pub use moby::buildkit::v1::sourcepolicy;
 pub use moby::buildkit::v1::types as worker;
 pub use moby::filesync::v1 as session;

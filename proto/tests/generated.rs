@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 11] = [
     "buildkit/auth.proto",
+    "buildkit/caps.proto",
     "buildkit/control.proto",
     "buildkit/filesync.proto",
+    "buildkit/gateway.proto",
     "buildkit/ops.proto",
     "buildkit/sourcepolicy.proto",
     "buildkit/worker.proto",

@@ -3,6 +3,16 @@
 pub struct SolveRequest {
     #[prost(string, tag = "1")]
     pub r#ref: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub definition: ::core::option::Option<super::super::super::pb::Definition>,
+    /// daemons before 0.13 know no other way to name an exporter
+    #[prost(string, tag = "3")]
+    pub exporter_deprecated: ::prost::alloc::string::String,
+    #[prost(btree_map = "string, string", tag = "4")]
+    pub exporter_attrs_deprecated: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
     #[prost(string, tag = "5")]
     pub session: ::prost::alloc::string::String,
     #[prost(string, tag = "6")]
@@ -16,12 +26,25 @@ pub struct SolveRequest {
     pub cache: ::core::option::Option<CacheOptions>,
     #[prost(string, repeated, tag = "9")]
     pub entitlements: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(btree_map = "string, message", tag = "10")]
+    pub frontend_inputs: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        super::super::super::pb::Definition,
+    >,
     #[prost(bool, tag = "11")]
     pub internal: bool,
     #[prost(message, optional, tag = "12")]
     pub source_policy: ::core::option::Option<sourcepolicy::Policy>,
     #[prost(message, repeated, tag = "13")]
     pub exporters: ::prost::alloc::vec::Vec<Exporter>,
+    #[prost(bool, tag = "14")]
+    pub enable_session_exporter: bool,
+    #[prost(string, tag = "15")]
+    pub source_policy_session: ::prost::alloc::string::String,
+    #[prost(int64, tag = "16")]
+    pub compatibility_version: i64,
+    #[prost(bool, tag = "17")]
+    pub proxy_network: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Exporter {

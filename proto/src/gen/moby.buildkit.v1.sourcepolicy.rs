@@ -13,6 +13,19 @@ pub struct Rule {
     pub action: i32,
     #[prost(message, optional, tag = "2")]
     pub selector: ::core::option::Option<Selector>,
+    #[prost(message, optional, tag = "3")]
+    pub updates: ::core::option::Option<Update>,
+}
+/// What CONVERT makes of a source: with REGEX, the identifier may name the match's groups as ${1}.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Update {
+    #[prost(string, tag = "1")]
+    pub identifier: ::prost::alloc::string::String,
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub attrs: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Selector {
