@@ -6,15 +6,20 @@
 //! crates only, and knows nothing of apps, plans or pushes: it could be lifted out as a library.
 
 mod connect;
+mod csv;
 mod disk;
 mod error;
+pub mod flags;
+pub mod gateway;
+mod graph;
 mod history;
+mod image_name;
 mod liveness;
 pub mod llb;
 mod progress;
 mod query;
 pub mod session;
-mod solve;
+pub mod solve;
 mod wire;
 
 pub use connect::{Address, Client, Endpoint, Programs, Tls};

@@ -55,6 +55,7 @@ pub struct Endpoint {
 #[derive(Debug)]
 pub struct Client {
     control: ControlClient<Channel>,
+    /// The same connection, for other services than `control`.
     channel: Channel,
     wire: Arc<Wire>,
     address: Address,
@@ -212,6 +213,11 @@ impl Client {
 
     pub(super) fn error(&self, status: &tonic::Status) -> Error {
         Error::from_status(&self.address, status)
+    }
+
+    /// What a build over this connection needs.
+    pub(super) fn parts(&self) -> (&ControlClient<Channel>, &Wire, Channel) {
+        (&self.control, &self.wire, self.channel.clone())
     }
 
     /// Runs one build to its end and returns once its progress has been told: session, solve and progress run at the

@@ -3,8 +3,11 @@
 mod auth;
 mod broken;
 mod connect;
+mod flags;
+mod gateway;
 mod history;
 mod progress;
+mod solve;
 pub mod tls;
 
 use std::collections::BTreeMap;

@@ -22,22 +22,22 @@ use tokio::sync::Notify;
 use super::support::engines;
 
 /// The bound for a build of busybox, arm64 under qemu included.
-const BUILD: Duration = Duration::from_secs(120);
+pub(crate) const BUILD: Duration = Duration::from_secs(120);
 
-async fn connect(address: &str) -> Client {
+pub(crate) async fn connect(address: &str) -> Client {
     let endpoint = Endpoint { address: address.parse().unwrap(), tls: None };
     Client::connect(&endpoint, Duration::from_secs(10)).await.unwrap()
 }
 
 /// A word that no other test, and no earlier run of this one, has put into a Dockerfile.
-fn unique() -> String {
+pub(crate) fn unique() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     format!("{}{:09}{}", since.as_secs(), since.subsec_nanos(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A directory with `dockerfile` in it, and a request to build it.
-fn request(dockerfile: &str, platforms: &str) -> (tempfile::TempDir, SolveRequest) {
+pub(crate) fn request(dockerfile: &str, platforms: &str) -> (tempfile::TempDir, SolveRequest) {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("Dockerfile"), dockerfile).unwrap();
     let source = || Arc::new(LocalDir::open(dir.path()).unwrap());
@@ -57,14 +57,14 @@ fn request(dockerfile: &str, platforms: &str) -> (tempfile::TempDir, SolveReques
     (dir, request)
 }
 
-async fn build(client: &Client, request: SolveRequest) -> (SolveResult, Vec<SolveEvent>) {
+pub(crate) async fn build(client: &Client, request: SolveRequest) -> (SolveResult, Vec<SolveEvent>) {
     let mut events = Vec::new();
     let solved = client.solve(request, |event| events.push(event));
     let result = tokio::time::timeout(BUILD, solved).await.expect("in time").unwrap();
     (result, events)
 }
 
-fn cached(events: &[SolveEvent], name: &str) -> bool {
+pub(crate) fn cached(events: &[SolveEvent], name: &str) -> bool {
     let is = |event: &SolveEvent| matches!(event, SolveEvent::Vertex(v) if v.name.contains(name) && v.cached);
     events.iter().any(is)
 }

@@ -12,6 +12,8 @@ mod audit;
 mod backup;
 mod builder;
 mod buildkit;
+mod buildkit_gateway;
+mod buildkit_solve;
 mod clients;
 mod clock;
 mod crash;
