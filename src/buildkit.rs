@@ -33,5 +33,7 @@ pub use progress::{
     VertexLog, VertexStatus, Warning,
 };
 pub use query::{Device, Info, Queries, Worker};
-pub use session::{AuthProvider, Credential, Grant, Scope, Session};
+pub use session::{
+    AuthProvider, Credential, DockerConfig, Grant, Scope, Session, SessionBuilder, SessionError,
+};
 pub use solve::{CacheEntry, Exporter, SolveRequest, SolveResult, SourceRule};

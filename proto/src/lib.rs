@@ -29,7 +29,7 @@ pub mod fsutil {
     }
 }
 
-/// `containerd.services.content.v1`: blobs by digest.
+/// `containerd.services.content.v1`: a store of blobs.
 pub mod content {
     #![allow(clippy::all, clippy::pedantic, clippy::restriction, rust_2018_idioms, rustdoc::all)]
     include!("gen/containerd.services.content.v1.rs");
@@ -38,6 +38,13 @@ pub mod content {
 /// The packages under `moby`, nested as the generated code refers to them.
 pub mod moby {
     pub mod buildkit {
+        pub mod secrets {
+            /// `moby.buildkit.secrets.v1`: the secrets of a session.
+            pub mod v1 {
+                #![allow(clippy::all, clippy::pedantic, clippy::restriction, rust_2018_idioms, rustdoc::all)]
+                include!("gen/moby.buildkit.secrets.v1.rs");
+            }
+        }
         /// `moby.buildkit.v1`: the control service.
         pub mod v1 {
             #![allow(clippy::all, clippy::pedantic, clippy::restriction, rust_2018_idioms, rustdoc::all)]
@@ -67,11 +74,28 @@ pub mod moby {
             include!("gen/moby.filesync.v1.rs");
         }
     }
+    pub mod sshforward {
+        /// `moby.sshforward.v1`: the SSH agents of a session.
+        pub mod v1 {
+            #![allow(clippy::all, clippy::pedantic, clippy::restriction, rust_2018_idioms, rustdoc::all)]
+            include!("gen/moby.sshforward.v1.rs");
+        }
+    }
+    pub mod upload {
+        /// `moby.upload.v1`: the streams of a session.
+        pub mod v1 {
+            #![allow(clippy::all, clippy::pedantic, clippy::restriction, rust_2018_idioms, rustdoc::all)]
+            include!("gen/moby.upload.v1.rs");
+        }
+    }
 }
 
+pub use moby::buildkit::secrets::v1 as secrets;
 pub use moby::buildkit::v1 as control;
 pub use moby::buildkit::v1::apicaps;
 pub use moby::buildkit::v1::frontend as gateway;
 pub use moby::buildkit::v1::sourcepolicy;
 pub use moby::buildkit::v1::types as worker;
 pub use moby::filesync::v1 as session;
+pub use moby::sshforward::v1 as sshforward;
+pub use moby::upload::v1 as upload;

@@ -4,14 +4,17 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 14] = [
     "buildkit/auth.proto",
     "buildkit/caps.proto",
     "buildkit/control.proto",
     "buildkit/filesync.proto",
     "buildkit/gateway.proto",
     "buildkit/ops.proto",
+    "buildkit/secrets.proto",
     "buildkit/sourcepolicy.proto",
+    "buildkit/sshforward.proto",
+    "buildkit/upload.proto",
     "buildkit/worker.proto",
     "containerd/content.proto",
     "fsutil/wire.proto",
@@ -35,7 +38,15 @@ fn generate(root: &Path, out: &Path) {
     let descriptors = protox::compile(FILES, [root]).unwrap();
     let mut config = prost_build::Config::new();
     config.btree_map(["."]);
-    config.bytes([".fsutil.types.Packet.data", ".moby.buildkit.v1.BytesMessage.data"]);
+    config.bytes([
+        ".containerd.services.content.v1.ReadContentResponse.data",
+        ".containerd.services.content.v1.WriteContentRequest.data",
+        ".fsutil.types.Packet.data",
+        ".moby.buildkit.v1.BytesMessage.data",
+        ".moby.filesync.v1.BytesMessage.data",
+        ".moby.sshforward.v1.BytesMessage.data",
+        ".moby.upload.v1.BytesMessage.data",
+    ]);
     tonic_prost_build::configure()
         .build_transport(false)
         .emit_rerun_if_changed(false)

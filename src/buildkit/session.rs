@@ -4,21 +4,35 @@
 //! service (`tunnel`), and only the services that the build needs are there. Nothing is answered for another build.
 
 mod auth;
+mod builder;
+pub mod content;
+pub mod filesend;
 pub mod filesync;
+mod outgoing;
+pub mod secrets;
+mod services;
+pub mod ssh;
 mod token;
 mod tunnel;
+pub mod upload;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use filesync::{DirSource, TransferStats};
+use content::ContentStore;
+use filesend::Export;
+use filesync::{DirSource, LocalDir, Patience, TransferStats};
+use secrets::SecretStore;
+use ssh::Agent;
 pub use token::TokenError;
+use upload::Upload;
 
-pub use auth::{AuthProvider, Credential, DOCKER_HUB_KEY, Grant, Scope};
+pub use auth::{AuthProvider, Credential, DOCKER_HUB_KEY, DockerConfig, DockerConfigError, Grant, Scope};
+pub use builder::{SessionBuilder, SessionError};
 pub(super) use tunnel::Tunnel;
 
-/// What one build offers to the daemon.
+/// What one build offers to the daemon. What is empty is not offered.
 #[derive(Clone, Default)]
 pub struct Session {
     /// Names the daemon's mirror of our directories: builds with the same key send only what changed. Never empty for
@@ -30,6 +44,25 @@ pub struct Session {
     pub transfers: Arc<TransferStats>,
     /// Who knows the registries' credentials; without it the daemon pulls and pushes anonymously.
     pub auth: Option<Arc<dyn AuthProvider>>,
+    /// Who knows what steps mount with `type=secret`.
+    pub secrets: Option<Arc<dyn SecretStore>>,
+    /// SSH agents by the id that steps mount with `type=ssh`.
+    pub agents: BTreeMap<String, Agent>,
+    /// Where exporters' output goes, by their number in the request.
+    pub exports: BTreeMap<u32, Export>,
+    /// Streams to be fetched once.
+    pub uploads: BTreeMap<String, Upload>,
+    /// Content stores by the whole name that the daemon asks for: `oci:ID`, `local:DIR`, `export`.
+    pub stores: BTreeMap<String, Arc<ContentStore>>,
+    /// How long calls wait for the daemon.
+    pub patience: Patience,
+}
+
+impl Session {
+    /// A session put together piece by piece, in which no name is taken twice.
+    pub fn builder(shared_key: &str) -> SessionBuilder {
+        SessionBuilder::new(shared_key)
+    }
 }
 
 impl fmt::Debug for Session {
@@ -38,6 +71,11 @@ impl fmt::Debug for Session {
             .field("shared_key", &self.shared_key)
             .field("dirs", &self.dirs.keys().collect::<Vec<_>>())
             .field("auth", &self.auth.is_some())
+            .field("secrets", &self.secrets.is_some())
+            .field("agents", &self.agents)
+            .field("exports", &self.exports.keys().collect::<Vec<_>>())
+            .field("uploads", &self.uploads)
+            .field("stores", &self.stores.len())
             .finish()
     }
 }

@@ -1,14 +1,23 @@
 //! The BuildKit client against a scripted daemon: what a real one cannot be made to do on demand.
 
+mod announced;
 mod auth;
 mod broken;
 mod connect;
+mod content;
+mod filesend;
 mod flags;
 mod gateway;
 mod history;
+mod memory;
 mod progress;
+mod secrets;
+mod served;
 mod solve;
+mod ssh;
 pub mod tls;
+mod trees;
+mod upload;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

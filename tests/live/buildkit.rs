@@ -210,7 +210,7 @@ async fn a_dropped_build_is_stopped() {
 }
 
 /// A buildkitd of the test's own, in mount and process namespaces of its own: whatever it runs or mounts ends with it.
-struct Buildkitd {
+pub struct Buildkitd {
     child: Child,
     dir: tempfile::TempDir,
 }
@@ -223,7 +223,7 @@ impl Drop for Buildkitd {
 }
 
 impl Buildkitd {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name).display().to_string();
         let base = &engines().base_registry;
@@ -246,7 +246,7 @@ impl Buildkitd {
         Self { child, dir }
     }
 
-    fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.dir.path().join("sock")
     }
 
@@ -263,7 +263,7 @@ impl Buildkitd {
 }
 
 /// Connects once the daemon answers.
-async fn connect_when_ready(socket: &Path) -> Client {
+pub async fn connect_when_ready(socket: &Path) -> Client {
     let endpoint = Endpoint { address: Address::Unix(socket.to_owned()), tls: None };
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {

@@ -33,6 +33,7 @@ mod privileges;
 mod push;
 mod quickstart;
 mod registry;
+mod services;
 mod sessions;
 mod standing;
 mod stopping;

@@ -3,6 +3,8 @@
 //! Each answer is looked up by the very host that was asked for: no prefix, suffix or fallback, so that a registry whose
 //! name resembles another's gets nothing of it.
 
+mod docker;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +16,7 @@ use tonic::{Request, Response, Status};
 
 use super::token;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+pub use docker::{DockerConfig, DockerConfigError};
 
 /// Under this name Docker's configuration keeps the credential of Docker Hub.
 pub const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";

@@ -7,6 +7,7 @@
 pub mod filter;
 pub mod followpaths;
 mod localdir;
+mod mapped;
 pub mod paths;
 pub mod patterns;
 mod regexp;
@@ -24,6 +25,7 @@ use lemnos_proto::session::file_sync_server::{FileSync, FileSyncServer};
 use tonic::{Request, Response, Status, Streaming};
 
 pub use localdir::LocalDir;
+pub use mapped::{Mapped, Verdict};
 pub use stats::{Transfer, TransferStats};
 
 /// Go's `io/fs.FileMode` bits, which are the wire's.
@@ -54,8 +56,13 @@ pub struct Entry {
     pub size: u64,
     /// Unix time in nanoseconds.
     pub mtime_ns: i64,
-    /// A symbolic link's target.
+    /// A symbolic link's target; of a regular entry, an earlier one that it is another name of.
     pub linkname: Vec<u8>,
+    /// Owner and group, as the build will see them.
+    pub uid: u32,
+    pub gid: u32,
+    /// Extended attributes.
+    pub xattrs: BTreeMap<String, Vec<u8>>,
     /// Set where the content that a build would expect is not here.
     pub missing: Option<Missing>,
 }
@@ -66,6 +73,10 @@ impl Entry {
     }
     pub fn is_symlink(&self) -> bool {
         self.mode & mode::SYMLINK != 0
+    }
+    /// Whether it is another name of an entry before it.
+    pub fn is_hard_link(&self) -> bool {
+        self.is_regular() && !self.linkname.is_empty()
     }
     /// Whether the receiver may ask for content.
     pub fn is_regular(&self) -> bool {
@@ -119,12 +130,12 @@ pub trait DirSource: Send + Sync + 'static {
     fn open(&self, entry: &Entry) -> Result<Box<dyn Read + Send>, SourceError>;
 }
 
-/// How long a transfer waits before it gives the receiver up.
+/// How long a call of any service waits before it gives the other side up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
-    /// Packets are ready and the receiver takes none.
+    /// Something is ready and the receiver takes none of it.
     pub taking: Duration,
-    /// All that was asked for is sent, and the receiver neither asks nor ends.
+    /// It is the other side's turn, and it neither asks, nor sends, nor ends.
     pub asking: Duration,
 }
 

@@ -9,7 +9,6 @@ use std::fmt;
 use futures::StreamExt;
 use lemnos_proto::control::BytesMessage;
 use lemnos_proto::control::control_client::ControlClient;
-use lemnos_proto::session::auth_server::AuthServer;
 use tokio::io::{AsyncWriteExt, DuplexStream, WriteHalf};
 use tokio::task::JoinHandle;
 use tokio_util::io::ReaderStream;
@@ -20,10 +19,8 @@ use tonic::transport::{Channel, Server};
 use tonic::{Request, Status, Streaming};
 
 use super::Session;
-use super::auth::AuthService;
-use super::filesync;
+use super::services::services;
 use crate::buildkit::SolveError;
-use crate::buildkit::connect::MESSAGE_LIMIT;
 
 /// Bytes the pipe holds in each direction; below 64 KiB it costs speed.
 const PIPE: usize = 256 << 10;
@@ -60,7 +57,7 @@ impl Tunnel {
     /// Starts the session and returns at once: the daemon waits for a session that it was promised.
     pub fn open(control: ControlClient<Channel>, session: &Session) -> Result<Self, SolveError> {
         let id = uuid::Uuid::now_v7().simple().to_string();
-        let (routes, methods) = services(session);
+        let (routes, methods) = services(session, session.patience);
         let headers = headers(&id, &session.shared_key, &methods)?;
         let close = CancellationToken::new();
         let running = tokio::spawn(run(control, routes, headers, close.clone()));
@@ -76,32 +73,6 @@ impl Tunnel {
     pub async fn ended(&mut self) -> Status {
         (&mut self.running).await.unwrap_or_else(|_| Status::cancelled("the session was stopped"))
     }
-}
-
-/// The session's services, and the methods to announce.
-fn services(session: &Session) -> (Routes, Vec<&'static str>) {
-    let (_, health) = tonic_health::server::health_reporter();
-    let mut routes = Routes::builder();
-    routes.add_service(health);
-    let mut methods = vec!["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"];
-    if !session.dirs.is_empty() {
-        routes.add_service(filesync::service(session.dirs.clone(), session.transfers.clone()));
-        methods.push("/moby.filesync.v1.FileSync/DiffCopy");
-    }
-    if let Some(provider) = &session.auth {
-        routes.add_service(
-            AuthServer::new(AuthService::new(provider.clone()))
-                .max_decoding_message_size(MESSAGE_LIMIT)
-                .max_encoding_message_size(MESSAGE_LIMIT),
-        );
-        methods.extend([
-            "/moby.filesync.v1.Auth/Credentials",
-            "/moby.filesync.v1.Auth/FetchToken",
-            "/moby.filesync.v1.Auth/GetTokenAuthority",
-            "/moby.filesync.v1.Auth/VerifyTokenAuthority",
-        ]);
-    }
-    (routes.routes(), methods)
 }
 
 /// The session's name, its shared key and its methods, as the daemon reads them from the call's metadata.
@@ -168,12 +139,6 @@ async fn receive(mut incoming: Streaming<BytesMessage>, mut to_server: WriteHalf
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_what_is_offered_is_announced() {
-        let (_, methods) = services(&Session::default());
-        assert_eq!(methods, ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"]);
-    }
 
     #[test]
     fn a_shared_key_that_no_header_can_carry_is_refused() {

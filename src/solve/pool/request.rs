@@ -43,6 +43,7 @@ pub(super) fn request(
             dirs: context.dirs.clone(),
             transfers: transfers.clone(),
             auth: context.auth.clone(),
+            ..Session::default()
         },
         ..SolveRequest::default()
     }

@@ -4,7 +4,7 @@
 //! the files' sizes; a file gives exactly the bytes that were announced; files are read in blocking threads only, and
 //! no thread waits longer for the receiver than [`Patience`] allows.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{ErrorKind, Read};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -106,12 +106,46 @@ struct Listing {
     entries: Arc<[Entry]>,
     /// The entry with id `i` is `entries[ids[i]]`.
     ids: Vec<usize>,
+    /// By id: what hard links name instead, where their own target was not selected. Empty: they are files themselves.
+    relinked: BTreeMap<usize, Vec<u8>>,
 }
 
 impl Listing {
     fn get(&self, id: usize) -> Option<&Entry> {
         self.entries.get(*self.ids.get(id)?)
     }
+
+    fn stat(&self, id: usize) -> Option<Stat> {
+        let mut stat = stat(self.get(id)?);
+        if let Some(target) = self.relinked.get(&id) {
+            stat.linkname = String::from_utf8_lossy(target).into_owned();
+        }
+        Some(stat)
+    }
+}
+
+/// What the hard links among the selected must name, for the receiver knows only what is selected.
+fn relinked(entries: &[Entry], ids: &[usize]) -> BTreeMap<usize, Vec<u8>> {
+    let mut names: HashMap<&[u8], &[u8]> = HashMap::new();
+    let mut relinked = BTreeMap::new();
+    let selected = ids.iter().enumerate().filter_map(|(id, at)| Some((id, entries.get(*at)?)));
+    for (id, entry) in selected.filter(|(_, entry)| entry.is_regular()) {
+        if entry.is_hard_link() {
+            match names.get(entry.linkname.as_slice()) {
+                Some(name) if *name == entry.linkname.as_slice() => {}
+                Some(name) => {
+                    relinked.insert(id, name.to_vec());
+                }
+                None => {
+                    relinked.insert(id, Vec::new());
+                    names.insert(&entry.linkname, &entry.path);
+                }
+            }
+        } else {
+            names.insert(&entry.path, &entry.path);
+        }
+    }
+    relinked
 }
 
 async fn transfer(
@@ -166,7 +200,8 @@ fn list(source: &dyn DirSource, asked: &Asked) -> Result<(Listing, Vec<Concern>)
             shown(&entry.path)
         )));
     }
-    Ok((Listing { ids: selection.ids, entries: entries.clone() }, concerns))
+    let relinked = relinked(&entries, &selection.ids);
+    Ok((Listing { ids: selection.ids, relinked, entries: entries.clone() }, concerns))
 }
 
 fn source_status(problem: &SourceError) -> Status {
@@ -189,10 +224,10 @@ struct Announced {
 
 async fn announce(listing: &Listing, sink: &Sink, announced: &Announced) -> Result<(), Status> {
     for id in 0..listing.ids.len() {
-        let Some(entry) = listing.get(id) else { break };
+        let Some(stat) = listing.stat(id) else { break };
         announced.count.store(id + 1, Ordering::Release);
         sink.counts.stat();
-        sink.put(Packet { stat: Some(stat(entry)), ..packet(PacketType::PacketStat) }).await?;
+        sink.put(Packet { stat: Some(stat), ..packet(PacketType::PacketStat) }).await?;
     }
     announced.all.store(true, Ordering::Release);
     sink.put(packet(PacketType::PacketStat)).await
@@ -205,6 +240,9 @@ fn stat(entry: &Entry) -> Stat {
         size: i64::try_from(entry.size).unwrap_or(i64::MAX),
         mod_time: entry.mtime_ns,
         linkname: String::from_utf8_lossy(&entry.linkname).into_owned(),
+        uid: entry.uid,
+        gid: entry.gid,
+        xattrs: entry.xattrs.clone(),
         ..Stat::default()
     }
 }
