@@ -210,7 +210,14 @@ pub(super) fn check(git: &Path, repository: &Path) -> Result<(), String> {
         "core.commitGraph=false",
     ]);
     command.args(["rev-list", "--objects", "--all", "--quiet"]).env_clear();
-    command.envs([("LC_ALL", "C"), ("GIT_CONFIG_NOSYSTEM", "1"), ("GIT_CONFIG_GLOBAL", "/dev/null")]);
+    // the copy has the repository's own settings: none of them may name a place that missing objects come from
+    command.envs([
+        ("LC_ALL", "C"),
+        ("GIT_CONFIG_NOSYSTEM", "1"),
+        ("GIT_CONFIG_GLOBAL", "/dev/null"),
+        ("GIT_ALLOW_PROTOCOL", "none"),
+        ("GIT_NO_LAZY_FETCH", "1"),
+    ]);
     match command.stdin(Stdio::null()).stdout(Stdio::null()).output() {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => {

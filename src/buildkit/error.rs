@@ -16,6 +16,8 @@ use details::Details;
 
 /// Longest message taken from a daemon, in bytes.
 const MESSAGE_LIMIT: usize = 64 << 10;
+/// What the system calls a disk that is full.
+const NO_SPACE: &str = "no space left on device";
 
 /// Why a daemon could not be reached, or did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +97,8 @@ pub struct SolveError {
     pub temporary: bool,
     /// Whether the daemon went away, or stopped, in the middle of it: another one may well build the same.
     pub lost: bool,
+    /// Whether a disk of the daemon's had no room left: dropping cache may help.
+    pub full: bool,
 }
 
 impl std::fmt::Display for SolveError {
@@ -122,6 +126,7 @@ impl SolveError {
             exit_code: None,
             temporary: true,
             lost: false,
+            full: false,
         }
     }
 
@@ -143,6 +148,7 @@ impl SolveError {
         let (kind, temporary) = blame(status.code(), &details, &message);
         Self {
             kind,
+            full: kind == SolveErrorKind::Infrastructure && speaks_of_a_full_disk(&message),
             message,
             code: status.code(),
             vertex: details.vertex.map(|digest| FailedVertex { digest, name: details.vertex_name }),
@@ -179,11 +185,16 @@ fn blame(code: Code, details: &Details, message: &str) -> (SolveErrorKind, bool)
     }
 }
 
+/// A registry that has no room says the same words; the daemon puts its own before them.
+fn speaks_of_a_full_disk(message: &str) -> bool {
+    message.contains(NO_SPACE) && !message.contains("failed to push ")
+}
+
 /// Most of what goes wrong under a daemon reaches us as text only: these are the sentences of Go's network and system
 /// libraries, of registries that are overloaded, and of the daemon about sessions.
 fn speaks_of_machinery(message: &str) -> bool {
     const SIGNS: [&str; 22] = [
-        "no space left on device",
+        NO_SPACE,
         "connection refused",
         "connection reset by peer",
         "broken pipe",
@@ -260,6 +271,18 @@ mod tests {
         ] {
             assert_eq!(kind(code, message), want, "{message}");
         }
+    }
+
+    #[test]
+    fn a_full_disk_is_the_daemons_own_and_not_a_registrys() {
+        let full = |code, message: &str| SolveError::from_status(&Status::new(code, message)).full;
+        assert!(full(Code::ResourceExhausted, "write /b/content/ingest/8f/data: no space left on device"));
+        assert!(full(Code::Unknown, "failed to copy: write /b/x: no space left on device"));
+        assert!(!full(Code::ResourceExhausted, "cannot allocate memory"));
+        assert!(!full(
+            Code::Unknown,
+            "failed to push r.example.com/shop: 500: write: no space left on device"
+        ));
     }
 
     #[test]

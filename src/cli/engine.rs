@@ -22,6 +22,9 @@ pub struct Args {
     /// Seconds between SIGTERM and SIGKILL.
     #[arg(long, default_value_t = 10)]
     grace: u64,
+    /// Number of the user and group that the engine becomes.
+    #[arg(long)]
+    user: Option<u32>,
     /// The engine and its arguments.
     #[arg(last = true, required = true)]
     command: Vec<OsString>,
@@ -41,6 +44,7 @@ pub fn run(args: Args) -> Result<ExitCode, Report> {
         lock,
         grace: Duration::from_secs(args.grace),
         lemnos,
+        user: args.user,
         command: args.command.clone(),
     };
     // one thread: the engine's parent-death signal hangs on the thread that starts it

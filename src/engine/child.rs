@@ -21,11 +21,20 @@ use tokio::signal::unix::{SignalKind, signal};
 pub(super) const STARTED: &str = "lemnos-engine-child: started";
 
 /// The command of a keeper that runs `program` until this process ends: `lemnos engine-child …`. The caller adds the
-/// program's arguments, and streams.
-pub fn kept_command(lemnos: &Path, lock: &Path, grace: Duration, program: &Path) -> tokio::process::Command {
+/// program's arguments, and streams. `user` is whom the program becomes; the keeper stays who it is.
+pub fn kept_command(
+    lemnos: &Path,
+    lock: &Path,
+    grace: Duration,
+    user: Option<u32>,
+    program: &Path,
+) -> tokio::process::Command {
     let mut command = tokio::process::Command::new(lemnos);
     command.arg("engine-child").arg("--parent").arg(std::process::id().to_string());
     command.arg("--lock").arg(lock).arg("--grace").arg(grace.as_secs().to_string());
+    if let Some(id) = user {
+        command.arg("--user").arg(id.to_string());
+    }
     command.arg("--").arg(program);
     command
 }
@@ -44,6 +53,8 @@ pub struct Keep {
     pub grace: Duration,
     /// This very program.
     pub lemnos: PathBuf,
+    /// User and group that the engine becomes; none: the server's.
+    pub user: Option<u32>,
     /// The engine's program and arguments.
     pub command: Vec<OsString>,
 }
@@ -119,6 +130,10 @@ fn start(keep: &Keep) -> std::io::Result<(tokio::process::Child, std::thread::Jo
     let mut command = tokio::process::Command::new(&keep.lemnos);
     command.arg("engine-child").arg("--exec").arg("--parent").arg(std::process::id().to_string()).arg("--");
     command.args(&keep.command).stdin(Stdio::null()).stdout(to.try_clone()?).stderr(to).kill_on_drop(true);
+    if let Some(id) = keep.user {
+        // before the program asks for its parent-death signal, which a change of user would take back
+        command.uid(id).gid(id);
+    }
     let engine = command.spawn()?;
     drop(command);
     let mut out = std::io::stdout();

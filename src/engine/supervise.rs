@@ -221,7 +221,7 @@ async fn drain(readers: [Option<tokio::task::JoinHandle<()>>; 2]) {
 }
 
 fn spawn(launch: &Launch) -> std::io::Result<Child> {
-    let mut command = kept_command(&launch.lemnos, &launch.lock, launch.grace, &launch.program);
+    let mut command = kept_command(&launch.lemnos, &launch.lock, launch.grace, None, &launch.program);
     command.args(&launch.args);
     command.env_clear().envs(launch.environment.iter().map(|(k, v)| (k, v)));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -1,4 +1,5 @@
-//! One git child of the housekeeper: low priority, bounded, ended with the server and by whoever needs the repository.
+//! One git child of the housekeeper: low priority, bounded, ended with the server and by whoever needs the repository. It is
+//! the repository's own user, as a push's git is: what a push made, root does not read.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -75,23 +76,10 @@ impl KeptGit {
         args: &[&str],
         stop: &[&CancellationToken],
     ) -> Result<(), GitError> {
-        let ended = self.run_kept(repository, args, stop).await;
-        // what a push's git is to write into must be its own again, however this ended
-        let path = repository.to_owned();
-        let given = tokio::task::spawn_blocking(move || crate::owner::give_all(&path)).await;
-        given.map_err(std::io::Error::other).and_then(|given| given).map_err(GitError::io(repository))?;
-        ended
-    }
-
-    async fn run_kept(
-        &self,
-        repository: &Path,
-        args: &[&str],
-        stop: &[&CancellationToken],
-    ) -> Result<(), GitError> {
         let name = || args.first().copied().unwrap_or_default().to_owned();
         let failed = |cause| GitError::Run { command: name(), cause };
-        let mut command = kept_command(&self.lemnos, &self.lock, GRACE, &self.program);
+        let user = crate::owner::of(repository);
+        let mut command = kept_command(&self.lemnos, &self.lock, GRACE, user, &self.program);
         command.arg("--git-dir").arg(repository);
         for setting in SETTINGS {
             command.args(["-c", setting]);

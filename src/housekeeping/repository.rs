@@ -80,8 +80,19 @@ impl Upkeep<'_> {
             }
         }
         self.git(&["commit-graph", "write", "--reachable", "--no-progress"], &[stop]).await?;
-        fs::write(self.path.join(MARKER), "").map_err(GitError::io(&self.path))?;
+        self.mark().map_err(GitError::io(&self.path))?;
         Ok(done)
+    }
+
+    /// A new file each time: git's user may write to the directory, and a link in the old one's place leads elsewhere.
+    fn mark(&self) -> std::io::Result<()> {
+        let marker = self.path.join(MARKER);
+        match fs::remove_file(&marker) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => return Err(cause),
+            _ => {}
+        }
+        fs::File::create_new(&marker)?;
+        crate::owner::give(&marker, &self.path)
     }
 
     async fn pack(&self, stop: &CancellationToken) -> Result<(), GitError> {

@@ -25,10 +25,20 @@ pub fn keep(repository: &Path, build: &BuildId, commit: &Sha) -> Result<(), Rece
         git2::Oid::from_str(commit.as_str()).map_err(ReceiveError::git("reading an id in", repository))?;
     patiently(|| git.reference(&name(build), id, true, "").map(drop))
         .map_err(ReceiveError::git("holding a commit in", repository))?;
-    // what packs refs or collects garbage later is git's user
-    let held = repository.join(name(build));
-    for made in held.ancestors().take_while(|path| path.starts_with(repository.join(HIDDEN))) {
-        crate::owner::give(made, repository).map_err(ReceiveError::io("giving to git's user", made))?;
+    give(repository, &name(build))
+}
+
+/// What libgit2 made on the way to a hidden ref, also to delete it, is given to git's user, who packs refs and collects
+/// garbage later. What has vanished meanwhile needs no owner.
+fn give(repository: &Path, name: &str) -> Result<(), ReceiveError> {
+    let (held, hidden) = (repository.join(name), repository.join(HIDDEN));
+    for made in held.ancestors().take_while(|path| path.starts_with(&hidden)) {
+        match crate::owner::give(made, repository) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+                return Err(ReceiveError::io("giving to git's user", made)(cause));
+            }
+            _ => {}
+        }
     }
     Ok(())
 }
@@ -38,7 +48,16 @@ pub fn release(repository: &Path, build: &BuildId) -> Result<(), ReceiveError> {
     let git = git2::Repository::open_bare(repository).map_err(ReceiveError::git("opening", repository))?;
     match patiently(|| git.find_reference(&name(build))?.delete()) {
         Err(e) if e.code() != git2::ErrorCode::NotFound => {
-            Err(ReceiveError::git("letting go of a commit in", repository)(e))
+            return Err(ReceiveError::git("letting go of a commit in", repository)(e));
+        }
+        _ => {}
+    }
+    give(repository, &name(build))?;
+    // of a packed ref: the file was written anew
+    let packed = repository.join("packed-refs");
+    match crate::owner::give(&packed, repository) {
+        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+            Err(ReceiveError::io("giving to git's user", &packed)(cause))
         }
         _ => Ok(()),
     }

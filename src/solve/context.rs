@@ -295,6 +295,7 @@ impl Walk<'_> {
             mtime_ns: known.mtime_ns(),
             linkname: known.linkname.clone(),
             missing: known.lfs_pointer.then_some(Missing::LfsPointer),
+            ..Entry::default()
         };
         self.known.insert(path, known);
         self.push(entry, oid);

@@ -148,7 +148,9 @@ impl FailedSolve {
             () if said("granted entitlement") || said("is not allowed") => {
                 "insecure and host-network steps are not allowed on this server: take the option out of the RUN line"
             }
-            () if said("no space left on device") => "the builder's disk is full: tell the operator",
+            () if said("no space left on device") || said("No space left on device") => {
+                "the builder's disk is full, or a file system that the step mounts: let the step write less, or tell the operator"
+            }
             () if self.exit_code == Some(127) => {
                 "the command is not in the image at this step: install it in an earlier RUN"
             }

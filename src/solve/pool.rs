@@ -3,7 +3,7 @@
 //! One connection and one session a build and builder; all the platforms that a builder takes go in one solve. Builders
 //! come, go and are drained while solves run: `roster` keeps the books, `run` sees a plan's solves to their end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -21,6 +21,7 @@ use roster::{Answer, Health, Id, Member, Roster, Turn, Want};
 use run::Run;
 
 mod request;
+mod room;
 mod roster;
 mod run;
 
@@ -54,6 +55,8 @@ struct Shared {
     roster: Mutex<Roster>,
     /// Counts the changes of `roster`.
     changes: watch::Sender<u64>,
+    /// When builders were last asked to drop cache by a step's own word.
+    pruned: Mutex<HashMap<Id, Instant>>,
 }
 
 /// The build context as BuildKit asks for it.
@@ -96,6 +99,10 @@ impl Shared {
         self.roster.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn pruned(&self) -> MutexGuard<'_, HashMap<Id, Instant>> {
+        self.pruned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn change<T>(&self, change: impl FnOnce(&mut Roster) -> T) -> T {
         let changed = change(&mut self.roster());
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
@@ -111,7 +118,7 @@ impl Pool {
             roster.add(builder);
         }
         let (changes, _) = watch::channel(0);
-        Self { shared: Arc::new(Shared { roster: Mutex::new(roster), changes }) }
+        Self { shared: Arc::new(Shared { roster: Mutex::new(roster), changes, pruned: Mutex::default() }) }
     }
 
     /// How all of them are, for people and for metrics.

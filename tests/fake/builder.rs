@@ -4,7 +4,9 @@
 //! - `# fake: say TEXT` writes a line of log, `# fake: sleep MS` works that long,
 //! - `# fake: await GATE` works until the test opens the gate,
 //! - `# fake: fail` ends as a RUN step with exit code 2, `# fake: hang` never ends,
-//! - `# fake: die` ends the whole daemon, as SIGKILL would.
+//! - `# fake: die` ends the whole daemon, as SIGKILL would,
+//! - `# fake: need BYTES` ends for want of space unless that much of the disk is free of cache; `# fake: write BYTES` does
+//!   so as a step would whose program says it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -25,7 +27,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Server};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 use super::buildkitd::{Daemon, Script};
 use super::process::Process;
@@ -50,7 +52,15 @@ pub struct Seen {
     pub peak: usize,
     /// Of each solve in the order of their begins: its image's name and its platforms.
     pub solves: Vec<(String, Vec<String>)>,
+    /// Bytes of cache, of a disk of `DISK` bytes, and how often it was told to drop it.
+    pub cache: i64,
+    pub prunes: usize,
+    /// Bytes that its collection always leaves.
+    pub reserved: i64,
 }
+
+/// Of every fake builder.
+pub const DISK: i64 = 100_000_000;
 
 #[derive(Clone)]
 struct Yard {
@@ -144,6 +154,16 @@ impl FakeBuilder {
         });
     }
 
+    /// So much of its disk is taken by cache.
+    pub fn fill(&self, bytes: i64) {
+        self.yard.seen.send_modify(|seen| seen.cache = bytes);
+    }
+
+    /// What its collection leaves, told from its next start on.
+    pub fn reserve(&self, bytes: i64) {
+        self.yard.seen.send_modify(|seen| seen.reserved = bytes);
+    }
+
     pub fn seen(&self) -> Seen {
         self.yard.seen.borrow().clone()
     }
@@ -163,12 +183,14 @@ impl FakeBuilder {
 }
 
 fn script(yard: &Yard, platforms: Vec<(&'static str, &'static str)>) -> Script {
-    let (solving, telling) = (yard.clone(), yard.clone());
+    let (solving, telling, pruning) = (yard.clone(), yard.clone(), yard.clone());
     Script {
         solve: Arc::new(move |request, daemon| solving.clone().solve(request, daemon).boxed()),
         status: Arc::new(move |request| telling.clone().progress(request.r#ref)),
         session: None,
         platforms,
+        reserved: yard.seen.borrow().reserved,
+        prune: Some(Arc::new(move |request| Ok(pruning.prune(&request)))),
         ..Script::default()
     }
 }
@@ -224,9 +246,35 @@ impl Yard {
                 self.process.die();
                 std::future::pending().await
             }
+            "need" if !self.has_room(rest) => {
+                return Err(Status::resource_exhausted(
+                    "write /b/content/ingest/8f/data: no space left on device",
+                ));
+            }
+            "write" if !self.has_room(rest) => {
+                teller.log("dd: error writing '/f': No space left on device");
+                return Err(step_failed(1));
+            }
+            "need" | "write" => {}
             other => return Err(Status::invalid_argument(format!("the fake builder cannot {other:?}"))),
         }
         Ok(())
+    }
+
+    fn has_room(&self, bytes: &str) -> bool {
+        DISK - self.seen.borrow().cache >= bytes.parse::<i64>().unwrap()
+    }
+
+    /// Drops all the cache but what is to be left.
+    fn prune(&self, request: &wire::PruneRequest) -> Vec<i64> {
+        let mut dropped = Vec::new();
+        self.seen.send_modify(|seen| {
+            seen.prunes += 1;
+            let left = seen.cache.min(request.reserved_space);
+            dropped.extend(Some(seen.cache - left).filter(|bytes| *bytes > 0));
+            seen.cache = left;
+        });
+        dropped
     }
 
     /// What the solve of that reference tells, once it has begun.
@@ -277,6 +325,17 @@ impl Teller {
         };
         let _ = self.to_client.send(wire::StatusResponse { logs: vec![log], ..Default::default() });
     }
+}
+
+/// As BuildKit says that a step's process ended.
+fn step_failed(code: i32) -> Status {
+    let message = format!("process \"/bin/sh -c make\" did not complete successfully: exit code: {code}");
+    let exit = prost_types::Any {
+        type_url: "github.com/moby/buildkit/gatewayapi.ExitMessage+json".to_owned(),
+        value: format!("{{\"Code\":{code}}}").into_bytes(),
+    };
+    let details = lemnos_proto::rpc::Status { code: 2, message: message.clone(), details: vec![exit] };
+    Status::with_details(Code::Unknown, message, prost::Message::encode_to_vec(&details).into())
 }
 
 /// Counts a solve as running, and as cancelled when it is dropped before its end.

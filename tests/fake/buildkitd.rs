@@ -18,7 +18,7 @@ use lemnos_proto::control::{
     InfoResponse, ListWorkersRequest, ListWorkersResponse, PruneRequest, SolveRequest, SolveResponse,
     StatusRequest, StatusResponse, UpdateBuildHistoryRequest, UpdateBuildHistoryResponse, UsageRecord,
 };
-use lemnos_proto::worker::{BuildkitVersion, WorkerRecord};
+use lemnos_proto::worker::{BuildkitVersion, GcPolicy, WorkerRecord};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
@@ -46,6 +46,9 @@ pub struct Script {
     /// What its cache holds, and what every prune takes away.
     pub usage: Vec<UsageRecord>,
     pub history: Arc<dyn Fn() -> BoxStream<'static, Result<BuildHistoryEvent, Status>> + Send + Sync>,
+    /// Bytes that its collection always leaves, and the sizes of what it drops when it is told to; none: all of `usage`.
+    pub reserved: i64,
+    pub prune: Option<Arc<dyn Fn(PruneRequest) -> Result<Vec<i64>, Status> + Send + Sync>>,
 }
 
 impl Default for Script {
@@ -57,6 +60,8 @@ impl Default for Script {
             platforms: vec![("amd64", ""), ("arm", "v7")],
             usage: Vec::new(),
             history: Arc::new(|| futures::stream::empty().boxed()),
+            reserved: 0,
+            prune: None,
         }
     }
 }
@@ -217,6 +222,10 @@ impl Control for Daemon {
             id: "w1".into(),
             labels: BTreeMap::from([("pool".into(), "a".into())]),
             platforms: self.script.platforms.iter().map(|(arch, variant)| platform(arch, variant)).collect(),
+            gc_policy: vec![
+                GcPolicy::default(),
+                GcPolicy { reserved_space: self.script.reserved, ..GcPolicy::default() },
+            ],
             ..Default::default()
         };
         Ok(Response::new(ListWorkersResponse { record: vec![record] }))
@@ -233,9 +242,16 @@ impl Control for Daemon {
     type PruneStream = BoxStream<'static, Result<UsageRecord, Status>>;
 
     async fn prune(&self, request: Request<PruneRequest>) -> Result<Response<Self::PruneStream>, Status> {
+        self.note("prune");
         self.ask(request.get_ref());
-        let records: Vec<_> = self.script.usage.iter().cloned().map(Ok).collect();
-        Ok(Response::new(futures::stream::iter(records).boxed()))
+        let dropped = match &self.script.prune {
+            None => self.script.usage.clone(),
+            Some(prune) => {
+                let sizes = prune(request.into_inner())?;
+                sizes.into_iter().map(|size| UsageRecord { size, ..UsageRecord::default() }).collect()
+            }
+        };
+        Ok(Response::new(futures::stream::iter(dropped.into_iter().map(Ok)).boxed()))
     }
 
     type ListenBuildHistoryStream = BoxStream<'static, Result<BuildHistoryEvent, Status>>;

@@ -311,6 +311,93 @@ async fn builders_that_cannot_be_reached_do_not_count_as_lost() {
     assert_eq!(yard.begun(), [0, 0, 6]);
 }
 
+const NEEDS: &str = "# fake: need 60000000\n";
+const ASKED: &str = "builder a: no space left on device; it is asked to drop cache that nothing uses";
+
+#[tokio::test]
+async fn a_full_builder_drops_its_cache_and_the_solve_is_tried_again_on_it() {
+    let yard = Yard::of(vec![both()], 4, NEEDS).await;
+    yard.builders[0].fill(50_000_000);
+    assert_eq!(names(&ended(yard.solve("shop", AMD)).await.unwrap()), AMD);
+    assert_eq!(yard.notes(), [ASKED, "builder a dropped 50 MB of cache: the build is tried again"]);
+    let seen = yard.builders[0].seen();
+    assert_eq!((seen.begun, seen.prunes, seen.cache, seen.running), (2, 1, 0, 0));
+    assert_eq!(yard.status("a").running, 0);
+}
+
+#[tokio::test]
+async fn what_a_builders_own_collection_leaves_is_left() {
+    let yard = Yard::of(vec![both()], 4, NEEDS).await;
+    yard.builders[0].kill();
+    yard.builders[0].fill(90_000_000);
+    yard.builders[0].reserve(30_000_000);
+    yard.builders[0].restart();
+    ended(yard.solve("shop", AMD)).await.unwrap();
+    assert_eq!(yard.builders[0].seen().cache, 30_000_000);
+}
+
+#[tokio::test]
+async fn a_builder_that_stays_full_is_named_and_the_commit_is_not_blamed() {
+    let yard = Yard::of(vec![both()], 4, "# fake: need 200000000\n").await;
+    yard.builders[0].fill(50_000_000);
+    let failure = ended(yard.solve("shop", AMD)).await.unwrap_err();
+    assert_eq!(failure.reason, "builder a: its disk is full");
+    assert!(
+        failure.cause.starts_with("no space was left on builder a for linux/amd64: write /b/"),
+        "{failure:?}"
+    );
+    assert!(
+        failure.cause.ends_with("the builder dropped 50 MB of cache before, and that was too little"),
+        "{failure:?}"
+    );
+    assert!(
+        failure.remedy.unwrap().contains("not your commit's fault: the operator makes room on builder a")
+    );
+    // and the next one finds nothing to drop
+    let failure = ended(yard.solve("shop", AMD)).await.unwrap_err();
+    assert!(failure.cause.ends_with("; the builder has no cache to drop"), "{failure:?}");
+    let seen = yard.builders[0].seen();
+    assert_eq!((seen.begun, seen.prunes), (3, 2));
+}
+
+#[tokio::test]
+async fn a_full_builder_without_cache_gives_the_solve_to_another() {
+    let yard = Yard::of(vec![both(), both()], 4, "").await;
+    for builder in &yard.builders {
+        builder.order("need 200000000");
+    }
+    // whichever comes first is full, and so is the other
+    let failure = ended(yard.solve("shop", AMD)).await.unwrap_err();
+    let taken = |note: &String| note.ends_with(": its disk is full: another builder takes over");
+    assert_eq!(yard.notes().iter().filter(|note| taken(note)).count(), 1, "{:?}", yard.notes());
+    assert!(failure.cause.ends_with("; another builder's was full before"), "{failure:?}");
+    assert_eq!(yard.begun(), [1, 1]);
+    // one of them has room
+    let home = usize::from(yard.builders[0].seen().prunes == 0);
+    yard.builders[home].order("need 200000000");
+    ended(yard.solve("shop", AMD)).await.unwrap();
+    assert_eq!(yard.begun().iter().sum::<usize>(), 4);
+}
+
+#[tokio::test]
+async fn a_step_that_says_so_is_believed_once_in_a_while() {
+    let yard = Yard::of(vec![both()], 4, "# fake: write 60000000\n").await;
+    yard.builders[0].fill(50_000_000);
+    ended(yard.solve("shop", AMD)).await.unwrap();
+    assert_eq!(yard.builders[0].seen().prunes, 1);
+    yard.builders[0].fill(50_000_000);
+    let failure = ended(yard.solve("shop", AMD)).await.unwrap_err();
+    assert!(failure.reason.starts_with("build failed: RUN make, exit 1"), "{failure:?}");
+    assert!(
+        failure
+            .remedy
+            .unwrap()
+            .starts_with("the builder's disk is full, or a file system that the step mounts")
+    );
+    let seen = yard.builders[0].seen();
+    assert_eq!((seen.begun, seen.prunes, seen.cache), (3, 1, 50_000_000));
+}
+
 #[tokio::test]
 async fn machinery_that_fails_for_one_platform_lets_the_other_finish() {
     let yard = Yard::of(vec![vec![("amd64", "")], vec![("arm64", "")]], 4, "# fake: await go\n").await;

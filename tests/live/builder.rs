@@ -23,6 +23,19 @@ impl OwnBuilder {
         Self::on(dir, address, listen)
     }
 
+    /// On a disk of so many megabytes, without a collection of its own.
+    pub fn start_on_disk_of(megabytes: u32) -> Self {
+        let dir = directory();
+        let root = dir.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        let size = format!("size={megabytes}m");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&root).status();
+        assert!(mounted.unwrap().success(), "a small disk needs root");
+        let address = format!("unix://{}/b.sock", dir.path().display());
+        let listen = format!("[grpc]\naddress = [\"{address}\"]\n");
+        Self::on(dir, address, listen)
+    }
+
     /// On loopback, with the certificate `server` and for clients of the authority `ca`, both of `pki`.
     pub fn start_tls(pki: &Path, server: &str) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -60,7 +73,7 @@ impl OwnBuilder {
             .collect();
         let config = format!(
             "root = \"{dir}/root\"\n{}[worker.oci]\nenabled = true\n\
-             binary = \"runc\"\nnetworkMode = \"host\"\n[worker.containerd]\nenabled = false\n\
+             gc = false\nbinary = \"runc\"\nnetworkMode = \"host\"\n[worker.containerd]\nenabled = false\n\
              [registry.\"docker.io\"]\nmirrors = [\"{base}\"]\n{http}",
             self.listen
         );

@@ -1,4 +1,4 @@
-//! Two real buildkitd: what becomes of a push when the one that builds it is killed, stopped or drained.
+//! Real buildkitd of a test: what becomes of a push when the one that builds it is killed, stopped, drained or full.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -84,4 +84,36 @@ fn a_push_outlives_the_builder_that_builds_it() {
     house.push(&dir, &["main"]).failed().shows("a builder is drained");
     house.lemnos(&["builders", "remove", "second"]).succeeded();
     assert_eq!(state(&house, "second"), "absent");
+}
+
+/// What its cache takes is random, and so takes as much again as a layer that is pushed.
+fn writes(megabytes: u32, name: &str) -> String {
+    format!("FROM busybox\nRUN dd if=/dev/urandom of=/{name} bs=1M count={megabytes} 2>&1\n")
+}
+
+#[test]
+fn a_push_that_fits_only_without_the_cache_goes_through_and_one_that_never_fits_is_explained() {
+    let small = OwnBuilder::start_on_disk_of(100);
+    let house = House::start_changed("full", &[], |house| house.builder = Some(small.spec("small")));
+    house.app("shop");
+    house.lemnos(&["apps", "set", "shop", "platforms=linux/amd64"]).succeeded();
+    let dir = house.repository("shop", &[("Dockerfile", &writes(30, "one"))]);
+    house.push(&dir, &["main"]).succeeded().hides("no space");
+
+    // by the daemon's word: the layer that is to be pushed does not fit beside the other build's
+    house.commit(&dir, &[("Dockerfile", &writes(32, "two"))], "two");
+    let said = house.push(&dir, &["main"]).succeeded();
+    said.shows("builder small: no space left on device; it is asked to drop cache that nothing uses")
+        .shows(" of cache: the build is tried again");
+    let published = house.manifest("shop", "main");
+
+    // never: one copy fits, and four do not
+    let copies: String = (1..5).map(|n| format!("COPY --from=made /four /{n}\n")).collect();
+    let made = writes(25, "four").replace("busybox", "busybox AS made");
+    house.commit(&dir, &[("Dockerfile", &format!("{made}FROM busybox\n{copies}"))], "four");
+    let said = house.push(&dir, &["main"]).failed();
+    said.shows("builder small: its disk is full")
+        .shows("and that was too little")
+        .shows("not your commit's fault: the operator makes room on builder small");
+    assert_eq!(house.manifest("shop", "main"), published, "what failed has changed nothing");
 }

@@ -148,6 +148,64 @@ fn b14_git_runs_as_a_user_that_reads_repositories_and_nothing_else() {
     assert_eq!(owners(&repositories), [0]);
 }
 
+/// A `git` that writes down who runs it, and what for, before it is the real one.
+fn recorded_git(house: &House) -> (std::path::PathBuf, std::path::PathBuf) {
+    let (dir, log) = (house.home.path().join("bin"), house.home.path().join("git.log"));
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(&log, "").unwrap();
+    std::fs::set_permissions(&log, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let real = Command::new("sh").args(["-c", "command -v git"]).output().unwrap();
+    let real = String::from_utf8(real.stdout).unwrap();
+    let text = format!(
+        "#!/bin/sh\necho \"$(/usr/bin/id -u):$(/usr/bin/id -g) $*\" >>{}\nexec {} \"$@\"\n",
+        log.display(),
+        real.trim()
+    );
+    let script = dir.join("git");
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    (dir, log)
+}
+
+#[test]
+fn b14_housekeeping_runs_git_as_its_user_and_leaves_it_what_it_packed() {
+    let mut log = None;
+    let mut house = House::start_changed("housekeeper", &[], |house| {
+        open_home(house);
+        let (dir, written) = recorded_git(house);
+        log = Some(written);
+        let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap());
+        house.set_env(&[("LEMNOS_GIT_UID", "64097"), ("LEMNOS_HOUSEKEEPING_SECONDS", "1"), ("PATH", &path)]);
+    });
+    let log = log.unwrap();
+    let dir = shop(&house);
+    house.push(&dir, &["main"]).succeeded();
+    let repositories = house.data().join("repositories");
+    let repository = std::fs::read_dir(&repositories)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|end| end == "git"))
+        .unwrap();
+    house.until("the repository is packed", |_| repository.join("lemnos-packed").exists());
+    let lines = std::fs::read_to_string(&log).unwrap();
+    for command in ["pack-refs", "repack", "commit-graph"] {
+        let of: Vec<&str> = lines.lines().filter(|line| line.contains(&format!(" {command} "))).collect();
+        assert!(!of.is_empty(), "{command} was not run: {lines}");
+        assert!(of.iter().all(|line| line.starts_with("64097:64097 ")), "{of:#?}");
+    }
+    let packs = std::fs::read_dir(repository.join("objects/pack")).unwrap().count();
+    assert!(packs > 0, "nothing is packed");
+    // the mark itself is made and then given away
+    house.until("all of it is git's", |_| owners(&repositories) == [GIT]);
+    // and what was packed is written to, cloned and packed again
+    house.commit(&dir, &[("greeting", "two\n")], "two");
+    house.push(&dir, &["--force", "main"]).succeeded();
+    let clone = house.home.path().join("clone");
+    house.git(house.home.path(), &["clone", "-q", &house.url("shop"), clone.to_str().unwrap()]).succeeded();
+    assert!(house.stop_server().success());
+    assert_eq!(owners(&repositories), [GIT]);
+}
+
 #[test]
 fn a_git_user_that_cannot_reach_its_repositories_is_said_at_start() {
     let home = tempfile::tempdir().unwrap();

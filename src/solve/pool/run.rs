@@ -1,4 +1,5 @@
-//! A plan's solves over the pool: each waits for its builder, and one whose builder is lost goes once to another.
+//! A plan's solves over the pool: each waits for its builder; one whose builder is lost goes once to another, and one
+//! whose builder has no room is tried once more.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use futures::stream::FuturesUnordered;
 
 use super::super::progress::Translator;
 use super::request::{explain, lacking, request, sole};
+use super::room::{Full, full, step_is_full};
 use super::roster::{Id, Turn, Want};
 use super::{BuilderConfig, CONNECT_TIMEOUT, ContextDirs, Part, Pool};
 use crate::buildkit::session::filesync::TransferStats;
@@ -33,20 +35,24 @@ pub(super) struct Run<'a> {
 
 /// What the same platforms have been through already.
 #[derive(Debug, Clone, Default)]
-struct Past {
+pub(super) struct Past {
     without: BTreeSet<Id>,
     /// Whether a builder was lost in the middle of it.
     lost: bool,
+    /// Whether a builder had no room for it.
+    pub full: bool,
 }
 
 /// Why one solve came to nothing.
-enum Fault {
+pub(super) enum Fault {
     /// The tree's: no other builder would do better.
     Build(Failure),
     /// The machinery's, and the builder is there: its registry, its disk.
     Machinery(Failure),
     /// The builder could not be reached, or was lost in the middle of it.
     Builder { failure: Failure, cause: String, began: bool },
+    /// The builder has no room for it.
+    Full(Full),
 }
 
 struct Broken {
@@ -98,14 +104,14 @@ impl Run<'_> {
         .boxed()
     }
 
-    async fn group(&self, platforms: Vec<Platform>, past: Past) -> Result<Vec<Part>, Broken> {
+    async fn group(&self, platforms: Vec<Platform>, mut past: Past) -> Result<Vec<Part>, Broken> {
         let want = Want { platforms: platforms.clone(), without: past.without.clone() };
         let (slot, turn) = self.pool.turn(self.app, want, self.events).await;
         let Turn::Builder { id, config } = turn else {
             drop(slot);
             return self.platforms(platforms, past).await;
         };
-        match self.attempt(&config, platforms.clone()).await {
+        match self.attempt_with_room(id, &config, &platforms, &mut past).await {
             Ok(part) => Ok(vec![part]),
             Err(Fault::Build(failure)) => Err(Broken { failure, of_build: true }),
             Err(Fault::Machinery(failure)) => Err(Broken { failure, of_build: false }),
@@ -117,19 +123,39 @@ impl Run<'_> {
                 if began && past.lost {
                     return Err(broken);
                 }
-                let mut past = Past { lost: past.lost || began, ..past };
-                past.without.insert(id);
-                let want = Want { platforms: platforms.clone(), without: past.without.clone() };
-                if self.pool.split(&want).await.is_err() {
-                    return Err(broken);
-                }
-                self.note(&format!("{}: another builder takes over", broken.failure.reason));
-                self.platforms(platforms, past).await
+                past.lost |= began;
+                self.elsewhere(id, platforms, past, broken).await
+            }
+            Err(Fault::Full(full)) => {
+                drop(slot);
+                let broken = Broken { failure: full.failure, of_build: false };
+                self.elsewhere(id, platforms, past, broken).await
             }
         }
     }
 
-    async fn attempt(&self, builder: &BuilderConfig, platforms: Vec<Platform>) -> Result<Part, Fault> {
+    /// The same on another builder than this one, if there is one that is up.
+    async fn elsewhere(
+        &self,
+        id: Id,
+        platforms: Vec<Platform>,
+        mut past: Past,
+        broken: Broken,
+    ) -> Result<Vec<Part>, Broken> {
+        past.without.insert(id);
+        let want = Want { platforms: platforms.clone(), without: past.without.clone() };
+        if self.pool.split(&want).await.is_err() {
+            return Err(broken);
+        }
+        self.note(&format!("{}: another builder takes over", broken.failure.reason));
+        self.platforms(platforms, past).await
+    }
+
+    pub(super) async fn attempt(
+        &self,
+        builder: &BuilderConfig,
+        platforms: Vec<Platform>,
+    ) -> Result<Part, Fault> {
         let name = &builder.name;
         if self.named {
             let (builder, platforms) = (plain_line(name), platforms.clone());
@@ -158,9 +184,15 @@ impl Run<'_> {
                 translator.abandon(&format!("builder {name} lost"));
                 return lost(name, &platforms, &error.message);
             }
-            let of_build = error.kind == SolveErrorKind::Build;
+            if error.full {
+                return Fault::Full(full(name, &platforms, &error.message));
+            }
+            let (of_build, of_step) = (error.kind == SolveErrorKind::Build, error.exit_code.is_some());
             let failure =
                 explain(error, &mut translator, self.spec, &self.context.rules, transfers.failure(), only);
+            if of_step && step_is_full(&failure.log_tail) {
+                return Fault::Full(Full { failure, of_step });
+            }
             if of_build { Fault::Build(failure) } else { Fault::Machinery(failure) }
         })?;
         let digest = solved.attrs.get("containerimage.digest").and_then(|d| d.parse().ok());
@@ -171,7 +203,7 @@ impl Run<'_> {
         Ok(Part { digest, platforms })
     }
 
-    fn note(&self, text: &str) {
+    pub(super) fn note(&self, text: &str) {
         self.events.emit(BuildEvent::Note { text: plain_line(text) });
     }
 }
