@@ -362,6 +362,6 @@ proptest! {
         drop(runtime);
         prop_assert_eq!(tree(&outside), before);
         let beside: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        prop_assert_eq!(beside.len(), 2, "{:?}", beside.iter().map(|name| OsStr::new(name)).collect::<Vec<_>>());
+        prop_assert_eq!(beside.len(), 2, "{:?}", beside.iter().map(OsStr::new).collect::<Vec<_>>());
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -76,6 +76,8 @@ struct Answer {
 /// The credentials that `docker login` has left.
 pub struct DockerConfig {
     file: File,
+    /// Where helpers are, instead of on the path.
+    helpers_in: Option<PathBuf>,
     /// Makes this provider's token keys: they mean nothing to another one.
     seed: Option<hmac::Key>,
 }
@@ -111,7 +113,13 @@ impl DockerConfig {
             }
         }
         let seed = hmac::Key::generate(hmac::HMAC_SHA256, &rand::SystemRandom::new()).ok();
-        Ok(Self { file, seed })
+        Ok(Self { file, helpers_in: None, seed })
+    }
+
+    /// Runs the credential helpers of this directory, instead of those on the path.
+    pub fn helpers_in(mut self, dir: &Path) -> Self {
+        self.helpers_in = Some(dir.to_owned());
+        self
     }
 
     /// The program that knows `host`'s credential.
@@ -156,7 +164,7 @@ impl Entry {
 impl AuthProvider for DockerConfig {
     async fn credentials(&self, host: &str) -> Result<Option<Credential>, String> {
         if let Some(name) = self.helper(host)
-            && let Some(found) = ask_helper(name, host).await?
+            && let Some(found) = ask_helper(self.helpers_in.as_deref(), name, host).await?
         {
             return Ok(Some(found));
         }
@@ -175,10 +183,11 @@ impl AuthProvider for DockerConfig {
 }
 
 /// Runs `docker-credential-NAME get`.
-async fn ask_helper(name: &str, host: &str) -> Result<Option<Credential>, String> {
+async fn ask_helper(dir: Option<&Path>, name: &str, host: &str) -> Result<Option<Credential>, String> {
     let failed = |what: &str| format!("the credential helper {name:?} {what} for {host}");
+    let program = format!("docker-credential-{name}");
     let run = async {
-        let mut child = Command::new(format!("docker-credential-{name}"))
+        let mut child = Command::new(dir.map_or_else(|| PathBuf::from(&program), |dir| dir.join(&program)))
             .arg("get")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -261,6 +270,46 @@ mod tests {
         assert!(!error.to_string().contains("s3cret"), "{error}");
         let error = DockerConfig::parse(br#"{"credsStore": "../../bin/sh"}"#).unwrap_err();
         assert_eq!(error, DockerConfigError::Helper("../../bin/sh".into()));
+    }
+
+    #[tokio::test]
+    async fn a_helper_answers_for_the_host_that_it_is_asked_for() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let helper = |name: &str, script: &str| {
+            let path = dir.path().join(format!("docker-credential-{name}"));
+            std::fs::write(&path, format!("#!/bin/sh\n[ \"$1\" = get ] || exit 9\nhost=$(cat)\n{script}\n"))
+                .unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        helper(
+            "good",
+            r#"echo "{\"ServerURL\":\"https://$host/\",\"Username\":\"u\",\"Secret\":\"for $host\"}""#,
+        );
+        helper("token", r#"echo '{"Username":"<token>","Secret":"it"}'"#);
+        helper("other", r#"echo '{"ServerURL":"r.evil","Username":"u","Secret":"s3cret"}'"#);
+        helper("none", "echo 'credentials not found in native keychain'; exit 1");
+        helper("fails", "echo s3cret; exit 1");
+        helper("junk", "echo s3cret");
+        let json = r#"{"credsStore": "none", "credHelpers": {"good.example": "good", "token.example": "token",
+            "other.example": "other", "fails.example": "fails", "junk.example": "junk", "absent.example": "absent"},
+            "auths": {"inline.example": {"auth": "bWU6eA=="}, "fails.example": {"auth": "bWU6eA=="}}}"#;
+        let config = DockerConfig::parse(json.as_bytes()).unwrap().helpers_in(dir.path());
+        let found = async |host: &str| {
+            config
+                .credentials(host)
+                .await
+                .map(|found| found.map(|found| (found.username, found.secret, found.identity_token)))
+        };
+        let pair = |user: &str, secret: &str| Ok(Some((user.to_owned(), secret.to_owned(), None)));
+        assert_eq!(found("good.example").await, pair("u", "for good.example"));
+        assert_eq!(found("token.example").await, Ok(Some((String::new(), String::new(), Some("it".into())))));
+        assert_eq!(found("inline.example").await, pair("me", "x"));
+        assert_eq!(found("unknown.example").await, Ok(None));
+        for host in ["other.example", "fails.example", "junk.example", "absent.example"] {
+            let error = found(host).await.unwrap_err();
+            assert!(error.contains(host) && !error.contains("s3cret"), "{error}");
+        }
     }
 
     #[tokio::test]

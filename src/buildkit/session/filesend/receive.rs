@@ -59,11 +59,13 @@ pub(super) async fn receive(
                 };
                 outbox.put(packet.encode_to_vec().into()).await?;
             }
-            room = orders.reserve(), if carried.is_some() && !finished => match (room, carried.take()) {
-                (Ok(room), Some(packet)) => room.send(packet),
-                // the disk has failed, and says so at once
-                _ => {}
-            },
+            room = orders.reserve(), if carried.is_some() && !finished => {
+                let packet = carried.take();
+                // without room the disk has failed, and says so at once
+                if let (Ok(room), Some(packet)) = (room, packet) {
+                    room.send(packet);
+                }
+            }
             received = inbound.message(), if carried.is_none() => {
                 heard = Instant::now();
                 let Some(raw) = received? else {
