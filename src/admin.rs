@@ -13,8 +13,9 @@ use crate::audit::{Filter, Logged, Trail, Verdict};
 use crate::error::{Kind, Report};
 use crate::event::Recorded;
 use crate::model::{
-    Access, App, AppName, AppSettings, Behind, Build, BuildId, BuildPlan, BuilderStatus, Deploy, Fingerprint,
-    Grant, ImageName, ImagePrefix, RegistryLogin, RegistryPlace, Role, Secret, User, UserKey, UserName,
+    Access, App, AppName, AppSecret, AppSettings, Behind, Build, BuildId, BuildPlan, BuilderStatus, Deploy, Fingerprint,
+    Grant, ImageName, ImagePrefix, RegistryLogin, RegistryPlace, Role, Secret, SecretName, SecretUse,
+    SecretValue, User, UserKey, UserName,
 };
 use crate::store::{BuildFilter, Store, StoreError};
 
@@ -27,6 +28,7 @@ mod logins;
 pub mod ready;
 mod recorded;
 pub mod rights;
+mod secrets;
 pub mod settings;
 pub mod socket;
 mod users;
@@ -118,6 +120,20 @@ pub enum Request {
         app: Option<AppName>,
     },
     RegistryLogins,
+    /// Keeps a secret of an app. Carries its value: never to be logged or recorded whole.
+    AddSecret {
+        app: AppName,
+        name: SecretName,
+        used_as: SecretUse,
+        value: SecretValue,
+    },
+    ListSecrets {
+        app: AppName,
+    },
+    RemoveSecret {
+        app: AppName,
+        name: SecretName,
+    },
     /// `limit` 0 is the default; `before` is a whole id or part of one.
     ListBuilds {
         app: Option<AppName>,
@@ -176,6 +192,8 @@ impl Request {
             | Self::SetApp { .. }
             | Self::RegistryLogin { .. }
             | Self::RegistryLogout { .. }
+            | Self::AddSecret { .. }
+            | Self::RemoveSecret { .. }
             | Self::CancelBuild { .. }
             | Self::RetryBuild { .. } => true,
             Self::WhoAmI
@@ -184,6 +202,7 @@ impl Request {
             | Self::ListApps
             | Self::ShowApp { .. }
             | Self::RegistryLogins
+            | Self::ListSecrets { .. }
             | Self::ListBuilds { .. }
             | Self::ShowBuild { .. }
             | Self::BuildEvents { .. }
@@ -236,6 +255,13 @@ pub enum Response {
     },
     RegistryLoggedOut,
     RegistryLogins(Vec<RegistryLogin>),
+    /// The secret as it now stands, and whether it took the place of another.
+    SecretAdded {
+        secret: AppSecret,
+        replaced: bool,
+    },
+    Secrets(Vec<AppSecret>),
+    SecretRemoved,
     Builders(Vec<BuilderStatus>),
     Builder(BuilderStatus),
     Builds(Vec<Build>),
@@ -404,6 +430,14 @@ async fn perform(
             Response::RegistryLoggedOut
         }
         Request::RegistryLogins => Response::RegistryLogins(store.logins().await?),
+        Request::AddSecret { app, name, used_as, value } => {
+            secrets::add(store, app, name, used_as, &value).await?
+        }
+        Request::ListSecrets { app } => Response::Secrets(store.secrets(&app).await?),
+        Request::RemoveSecret { app, name } => {
+            store.remove_secret(&app, &name).await?;
+            Response::SecretRemoved
+        }
         Request::Builders { what } => builders::execute(context, what).await?,
         Request::ListBuilds { app, limit, before } => {
             if let Some(name) = &app {

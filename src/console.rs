@@ -10,6 +10,7 @@ pub mod builds;
 pub mod keys;
 pub mod line;
 pub mod registry;
+pub mod secrets;
 pub mod table;
 pub mod users;
 pub mod whoami;
@@ -51,6 +52,8 @@ pub enum Verb {
     Whoami(whoami::Args),
     /// Credentials for registries, of one app or all.
     Registry(registry::Args),
+    /// What an app's builds may mount: tokens, keys, other secrets.
+    Secrets(secrets::Args),
 }
 
 impl Verb {
@@ -69,6 +72,7 @@ impl Verb {
             Self::Retry(args) => builds::retry(args, desk).await,
             Self::Whoami(args) => whoami::run(args, desk).await,
             Self::Registry(args) => registry::run(args, desk).await,
+            Self::Secrets(args) => secrets::run(args, desk).await,
         }
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{Digest, ImageName, KindName, Platform, RefName, Sha, Tag};
 
 mod mask;
+mod masked;
 
 pub use mask::{MaskedStream, Masker, SECRET_BYTES_MIN, SECRETS_BYTES_MAX};
 

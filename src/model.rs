@@ -16,6 +16,7 @@ pub mod plan;
 pub mod policy;
 pub mod publication;
 pub mod push;
+pub mod secret;
 pub mod tree;
 
 pub use access::{Access, Deploy, Grant, KeyOwner, Role, User, Visible};
@@ -30,6 +31,7 @@ pub use plan::{BuildPlan, Detected, ImagePlan, KindName, SolveSpec};
 pub use policy::{Refusal, SourcePolicy, SourceRules, Tenant};
 pub use publication::{Generation, Move, Publication};
 pub use push::{Push, PushOptions};
+pub use secret::{AppSecret, SecretName, SecretUse, SecretValue};
 pub use tree::{EntryKind, Tree, TreeEntry, TreeError};
 
 /// Why a text is not a value of the type it should be: what was given, and what is allowed.

@@ -6,6 +6,7 @@
 
 mod context;
 mod failure;
+mod secrets;
 mod sources;
 
 use std::path::PathBuf;
@@ -84,8 +85,19 @@ struct Reusable {
 }
 
 impl Pipeline {
-    /// Runs the stages up to the pushed index.
+    /// Runs the stages up to the pushed index. Nothing that is said on the way, and no failure, has a secret in it.
     pub async fn build(&self, job: &RefBuild, events: &EventSink) -> Result<Built, Failure> {
+        let secrets = self.secrets(job).await?;
+        let events = events.masked(secrets.masker());
+        self.stages(job, &secrets, &events).await.map_err(|failure| failure.masked(secrets.masker()))
+    }
+
+    async fn stages(
+        &self,
+        job: &RefBuild,
+        secrets: &solve::BuildSecrets,
+        events: &EventSink,
+    ) -> Result<Built, Failure> {
         let rules = self.source_rules(job).await?;
         let plan = self.plan_with(job, &rules, events).await?;
         self.pass(Point::AfterPlan).await?;
@@ -112,7 +124,7 @@ impl Pipeline {
                 Err(error) => return Err(from_report(Report::from(error))),
             }
         }
-        let children = self.solve(job, &plan, image, &rules, events).await?;
+        let children = self.solve(job, &plan, image, &rules, secrets, events).await?;
         let remember = self.remember(&plan, image, children.clone());
         let ((), assembled) = tokio::join!(remember, self.assemble(job, image, children, events));
         assembled.map(Built::Published).map_err(|e| from_report(Report::from(e)))
@@ -175,13 +187,14 @@ impl Pipeline {
         plan: &BuildPlan,
         image: &ImagePlan,
         rules: &Arc<SourceRules>,
+        secrets: &solve::BuildSecrets,
         events: &EventSink,
     ) -> Result<Vec<Vec<Child>>, Failure> {
         let _timing = metrics::time(Stage::Solve);
         let mut pushed: Vec<(Digest, Option<Platform>)> = Vec::new();
         let mut ledgers = Vec::new();
         for spec in &image.solves {
-            let opened = self.open_context(job, &plan.commit, spec, &image.name, rules).await?;
+            let opened = self.open_context(job, &plan.commit, spec, &image.name, rules, secrets).await?;
             self.pass(Point::AfterContext).await?;
             let insecure = self.settings.plain_http.iter().any(|host| host == image.name.host());
             let app = job.push.app.name.as_str();

@@ -8,9 +8,11 @@ pub mod context;
 mod failure;
 mod pool;
 mod progress;
+mod secrets;
 
 pub use crate::buildkit::session::filesync::DirSource;
 pub use assign::{Capacity, Group, Unserved, assign};
 pub use auth::RegistryAuth;
 pub use failure::{FailedSolve, shorten};
 pub use pool::{BuilderConfig, CHECK_EVERY, ContextDirs, Part, Pool};
+pub use secrets::BuildSecrets;

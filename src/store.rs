@@ -31,6 +31,7 @@ mod logins;
 mod published;
 mod retention;
 mod seal;
+mod secrets;
 mod snapshot;
 mod tags;
 mod users;
@@ -45,6 +46,7 @@ pub use logins::StoredLogin;
 pub use published::Published;
 pub use retention::Size;
 pub use seal::KEY_FILE_NAME;
+pub use secrets::StoredSecret;
 pub use snapshot::{check, last_build_ms, snapshot, sound};
 pub use users::RemovedUser;
 

@@ -1,6 +1,6 @@
 //! What is administered goes on record: with the change itself where the store is changed, else before the answer.
 //!
-//! Each request says here in which words. Keys' texts, passwords and settings' values are never among them.
+//! Each request says here in which words. Keys' texts, passwords, secrets' and settings' values are never among them.
 
 use super::{BuildersRequest, Caller, Context, Request, Response};
 use crate::audit::{self, Entry, Event, Who};
@@ -52,6 +52,11 @@ fn words(request: &Request) -> Words {
             Words { app: app.clone(), ..to(of("registry_logout"), place) }
         }
         Request::RegistryLogins => of("registry_logins"),
+        Request::AddSecret { app, name, used_as, .. } => {
+            to(on("add_secret", app), &format!("{name} {}", used_as.as_str()))
+        }
+        Request::ListSecrets { app } => on("list_secrets", app),
+        Request::RemoveSecret { app, name } => to(on("remove_secret", app), name),
         Request::CancelBuild { build } => to(of("cancel_build"), build),
         Request::RetryBuild { build } => to(of("retry_build"), build),
         Request::PlanApp { app, what } => to(on("plan_app", app), what),

@@ -146,6 +146,9 @@ fn needs(request: &Request) -> Needs<'_> {
         Request::RegistryLogin { .. } | Request::RegistryLogout { .. } | Request::RegistryLogins => {
             Needs::Admin("list and change registry logins")
         }
+        Request::AddSecret { .. } | Request::ListSecrets { .. } | Request::RemoveSecret { .. } => {
+            Needs::Admin("list and change an app's secrets")
+        }
         Request::Builders { .. } => Needs::Admin("list and change builders"),
         Request::ShowApp { app } | Request::ListBuilds { app: Some(app), .. } => {
             Needs::App(Access::Read, app)

@@ -17,7 +17,7 @@ pub struct BackupArgs {
     /// Where to: a directory that is empty, not there, or holds an earlier backup, whose unchanged files are taken over.
     #[arg(value_name = "DIR")]
     dir: PathBuf,
-    /// Take along the SSH host keys and the key that opens the registry logins.
+    /// Take along the SSH host keys and the key that opens the registry logins and apps' secrets.
     #[arg(long)]
     with_secrets: bool,
     /// Print JSON.
@@ -88,7 +88,7 @@ fn taken_text(taken: &Taken) -> String {
         mib(volume.bytes)
     );
     if !taken.with_secrets {
-        text.push_str("Left out: the SSH host keys and the key of the registry logins (--with-secrets takes them along)\n");
+        text.push_str("Left out: the SSH host keys and the key of registry logins and apps' secrets (--with-secrets takes them along)\n");
     }
     text.push_str("Images stay in their registry: back that up by its own means\n");
     text
@@ -105,7 +105,7 @@ fn restored_text(restored: &Restored) -> String {
     if !restored.with_secrets {
         text.push_str(
             "The backup has no secrets: the server will make new SSH host keys, of which clients warn (`ssh-keygen -R HOST`),\n\
-             and its registry logins cannot be opened: give them again (`lemnos registry login`)\n",
+             and its registry logins and apps' secrets cannot be opened: give them again (`lemnos registry login`, `lemnos secrets add`)\n",
         );
     }
     text.push_str(&format!("Start it: lemnos serve --data {dir}\n"));

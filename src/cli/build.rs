@@ -25,7 +25,7 @@ use crate::pipeline::from_report;
 use crate::plan::{self, BuildConfig, PlanInput};
 use crate::registry::Registry;
 use crate::solve::context::{GitContext, Ledger, shared_key};
-use crate::solve::{ContextDirs, DirSource, Pool, RegistryAuth};
+use crate::solve::{BuildSecrets, ContextDirs, DirSource, Pool, RegistryAuth};
 
 mod screen;
 mod target;
@@ -276,6 +276,7 @@ fn context(
         dirs: BTreeMap::from([("context".to_owned(), context), ("dockerfile".to_owned(), dockerfile)]),
         auth: Some(Arc::new(auth)),
         rules,
+        secrets: BuildSecrets::default(),
         log_tail_lines: LOG_TAIL_LINES,
     })
 }

@@ -8,7 +8,7 @@ use crate::error::Report;
 use crate::event::Failure;
 use crate::model::{ImageName, Sha, SolveSpec, SourceRules};
 use crate::solve::context::{GitContext, Ledger, shared_key};
-use crate::solve::{ContextDirs, DirSource, RegistryAuth};
+use crate::solve::{BuildSecrets, ContextDirs, DirSource, RegistryAuth};
 use crate::store::now_ms;
 
 /// What a solve needs of its context, and what is to be kept of it.
@@ -27,6 +27,7 @@ impl Pipeline {
         spec: &SolveSpec,
         image: &ImageName,
         rules: &Arc<SourceRules>,
+        secrets: &BuildSecrets,
     ) -> Result<Opened, Failure> {
         // the store forgets an app's ledgers by this prefix when the app goes
         let key = format!("{}/{}", job.push.app.id, job.update.name);
@@ -60,6 +61,7 @@ impl Pipeline {
             dirs,
             auth: Some(Arc::new(auth)),
             rules: rules.clone(),
+            secrets: secrets.clone(),
             log_tail_lines: self.settings.log_tail_lines,
         };
         Ok(Opened { dirs, ledger, key })

@@ -22,6 +22,8 @@ pub struct FailedSolve {
     pub log_tail: Vec<String>,
     /// The source that the daemon refused by our rules, and why.
     pub refused: Option<(String, Refusal)>,
+    /// The secret that a step needs and the build does not have, and what to do about it.
+    pub missing: Option<(String, String)>,
     /// Whether the user's tree is to blame, not the machinery.
     pub builds_fault: bool,
 }
@@ -30,6 +32,13 @@ pub struct FailedSolve {
 pub fn refused_source(message: &str) -> Option<&str> {
     let (before, _) = message.split_once("\" denied by policy")?;
     before.rsplit_once("source \"").map(|(_, name)| name)
+}
+
+/// The secret that a step of the build needs and did not get, by its name.
+pub fn missing_secret(message: &str) -> Option<&str> {
+    let (before, _) = message.split_once(": not found")?;
+    let (_, name) = before.rsplit_once("secret ")?;
+    name.parse::<crate::model::SecretName>().is_ok().then_some(name)
 }
 
 /// A source as the Dockerfile would name it.
@@ -121,6 +130,9 @@ impl FailedSolve {
         };
         if let Some((_, refusal)) = &self.refused {
             return refusal.remedy().to_owned();
+        }
+        if let Some((_, remedy)) = &self.missing {
+            return remedy.clone();
         }
         let text = match () {
             () if !self.builds_fault => {
@@ -228,6 +240,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_missing_secret_is_known_by_its_name_and_its_remedy_comes_first() {
+        let message =
+            "failed to solve: process \"/bin/sh -c x\" did not complete: secret npm_token: not found";
+        assert_eq!(missing_secret(message), Some("npm_token"));
+        for other in
+            ["secret a b: not found", "file x: not found", "secret npm: denied", "secret : not found"]
+        {
+            assert_eq!(missing_secret(other), None, "{other}");
+        }
+        let missing = Some(("npm_token".to_owned(), "add it".to_owned()));
+        let message = message.to_owned();
+        let failure =
+            FailedSolve { message, missing, builds_fault: true, ..FailedSolve::default() }.into_failure();
+        assert_eq!(failure.remedy.as_deref(), Some("add it"));
+    }
+
+    #[test]
     fn a_failing_run_names_line_command_and_exit() {
         let failure = FailedSolve {
             message:
@@ -241,6 +270,7 @@ mod tests {
             source_text: "FROM busybox\n\nRUN make\nRUN true\n".into(),
             log_tail: vec!["no rule".into()],
             refused: None,
+            missing: None,
             builds_fault: true,
         }
         .into_failure();

@@ -17,6 +17,7 @@ use crate::event::{BuildEvent, EventSink, Failure, plain_line};
 use crate::model::{BuilderStatus, Digest, ImageName, Platform, SolveSpec, SourceRules};
 
 use super::assign::Unserved;
+use super::secrets::BuildSecrets;
 use roster::{Answer, Health, Id, Member, Roster, Turn, Want};
 use run::Run;
 
@@ -67,6 +68,8 @@ pub struct ContextDirs {
     /// `context` and `dockerfile`.
     pub dirs: BTreeMap<String, Arc<dyn DirSource>>,
     pub auth: Option<Arc<dyn AuthProvider>>,
+    /// What steps may mount, and what masks it.
+    pub secrets: BuildSecrets,
     /// Which sources the build may take.
     pub rules: Arc<SourceRules>,
     /// Lines of a failing step that are kept for its failure.

@@ -1,6 +1,6 @@
 //! BuildKit's status stream as `BuildEvent`s: vertices become numbered steps, output becomes whole, harmless lines.
 //!
-//! One translator a solve; numbers are drawn from a counter that all solves of a build share. Keeps the last lines of
+//! Secrets are taken out of output before lines are cut of it, and of texts before they are shortened. One translator a solve; numbers are drawn from a counter that all solves of a build share. Keeps the last lines of
 //! each step for the failure, and nothing else of the output.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::buildkit::{SolveEvent, Vertex, VertexLog, VertexStatus, Warning};
-use crate::event::{BuildEvent, EventSink, plain_line};
+use crate::event::{BuildEvent, EventSink, MaskedStream, Masker, plain_line};
 use crate::model::Platform;
 
 use super::failure::{named_platform, shorten};
@@ -18,6 +18,9 @@ const LINE_BYTES: usize = 16 << 10;
 /// Transfers of fewer bytes are not worth a line.
 const TRANSFER_BYTES: i64 = 100_000;
 const NAME_CHARS: usize = 200;
+
+/// What BuildKit calls a step's standard error.
+const STDERR: i64 = 2;
 
 /// Lines kept for a failing step's tail, unless told otherwise.
 const TAIL_LINES: usize = 20;
@@ -33,6 +36,7 @@ pub struct Translator {
     /// The only platform of the solve: BuildKit names platforms in multi-platform solves only.
     only: Option<Platform>,
     tail_lines: usize,
+    masker: Masker,
 }
 
 #[derive(Default)]
@@ -41,6 +45,8 @@ struct Step {
     name: String,
     started: bool,
     done: bool,
+    /// Standard output and standard error: what one says may stand between two halves of what the other does.
+    streams: [MaskedStream; 2],
     partial: Vec<u8>,
     tail: VecDeque<String>,
 }
@@ -61,7 +67,15 @@ impl Translator {
             dockerfile_path: plain_line(&dockerfile_path),
             only,
             tail_lines: TAIL_LINES,
+            masker: Masker::default(),
         }
+    }
+
+    /// Lets none of the masker's secrets through.
+    #[must_use]
+    pub fn masked(mut self, masker: &Masker) -> Self {
+        self.masker = masker.clone();
+        self
     }
 
     /// Keeps so many lines of each step.
@@ -103,12 +117,13 @@ impl Translator {
     }
 
     fn vertex(&mut self, vertex: &Vertex) {
-        let step = self.steps.entry(vertex.digest.clone()).or_default();
+        let masker = &self.masker;
+        let step = self.steps.entry(vertex.digest.clone()).or_insert_with(|| Step::new(masker));
         let begins = vertex.started.is_some() || vertex.cached || vertex.error.is_some();
         if begins && !step.started {
             step.started = true;
             step.number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
-            step.name = shorten(&plain_line(&vertex.name.replace('\n', " ")), NAME_CHARS);
+            step.name = one_line(masker, &vertex.name);
             let platform = named_platform(&step.name).or_else(|| self.only.clone());
             self.events.emit(BuildEvent::StepStarted {
                 step: step.number,
@@ -127,32 +142,29 @@ impl Translator {
         let duration_ms = took.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
         self.flush(&vertex.digest);
         self.events.emit(match &vertex.error {
-            Some(error) => BuildEvent::StepFailed {
-                step: number,
-                error: shorten(&plain_line(&error.replace('\n', " ")), NAME_CHARS),
-                duration_ms,
-            },
+            Some(error) => {
+                BuildEvent::StepFailed { step: number, error: one_line(&self.masker, error), duration_ms }
+            }
             None => BuildEvent::StepDone { step: number, cached: vertex.cached, duration_ms },
         });
     }
 
     fn log(&mut self, log: &VertexLog) {
         let Some(step) = self.steps.get_mut(&log.vertex).filter(|s| s.started) else { return };
-        for &byte in &log.data {
-            if byte == b'\n' {
-                step.end_line(&self.events, self.tail_lines);
-            } else {
-                step.partial.push(byte);
-                if step.partial.len() >= LINE_BYTES {
-                    step.end_line(&self.events, self.tail_lines);
-                }
-            }
-        }
+        let [out, err] = &mut step.streams;
+        let stream = if log.stream == STDERR { err } else { out };
+        let masked = stream.push(&log.data);
+        step.take(&masked, &self.events, self.tail_lines);
     }
 
     /// Output that ended without a line end.
     fn flush(&mut self, digest: &str) {
-        if let Some(step) = self.steps.get_mut(digest).filter(|s| !s.partial.is_empty()) {
+        let Some(step) = self.steps.get_mut(digest) else { return };
+        for stream in 0..step.streams.len() {
+            let kept = step.streams.get_mut(stream).map(MaskedStream::finish).unwrap_or_default();
+            step.take(&kept, &self.events, self.tail_lines);
+        }
+        if !step.partial.is_empty() {
             step.end_line(&self.events, self.tail_lines);
         }
     }
@@ -180,7 +192,7 @@ impl Translator {
 
     fn warning(&mut self, warning: &Warning) {
         let line = warning.source.as_ref().and_then(|s| s.lines()).map(|(first, _)| first);
-        let message = plain_line(&warning.short.replace('\n', " "));
+        let message = plain_line(&self.masker.text(&warning.short).replace('\n', " "));
         // the place is told before the message
         let told = line.map(|line| format!(" (line {line})")).unwrap_or_default();
         let message = shorten(message.strip_suffix(&told).unwrap_or(&message), NAME_CHARS);
@@ -196,7 +208,30 @@ impl Translator {
     }
 }
 
+/// A daemon's text on one line, without secrets: what is cut off first could leave half of one.
+fn one_line(masker: &Masker, text: &str) -> String {
+    shorten(&plain_line(&masker.text(text).replace('\n', " ")), NAME_CHARS)
+}
+
 impl Step {
+    fn new(masker: &Masker) -> Self {
+        Self { streams: [masker.stream(), masker.stream()], ..Self::default() }
+    }
+
+    /// Output without secrets, cut into lines.
+    fn take(&mut self, output: &[u8], events: &EventSink, tail_lines: usize) {
+        for &byte in output {
+            if byte == b'\n' {
+                self.end_line(events, tail_lines);
+            } else {
+                self.partial.push(byte);
+                if self.partial.len() >= LINE_BYTES {
+                    self.end_line(events, tail_lines);
+                }
+            }
+        }
+    }
+
     fn end_line(&mut self, events: &EventSink, tail_lines: usize) {
         let bytes = std::mem::take(&mut self.partial);
         let line = plain_line(&String::from_utf8_lossy(&bytes));
@@ -392,5 +427,41 @@ mod tests {
         assert_eq!(named_platform("[2/3] RUN x"), None);
         assert_eq!(named_platform("[internal] load"), None);
         assert_eq!(named_platform("[linux/arm/v7 build 2/3] RUN x"), "linux/arm/v7".parse().ok());
+    }
+
+    #[test]
+    fn secrets_are_masked_before_lines_are_cut_and_texts_shortened() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let sink = seen.clone();
+        let events = EventSink::new(move |e| sink.lock().unwrap().push(e));
+        let masker = Masker::new([b"swordfish".as_slice(), b"first line\nlast line"]);
+        let mut translator =
+            Translator::new(events, Arc::default(), "Dockerfile".into(), None).masked(&masker);
+        let mut step = Vertex {
+            digest: "sha256:1".to_owned(),
+            name: format!("{} RUN swordfish", "x".repeat(NAME_CHARS - 9)),
+            started_ms: Some(1),
+            ..Vertex::default()
+        };
+        translator.take(SolveEvent::Vertex(step.clone()));
+        let mut say = |stream: i64, text: &str| {
+            let data = bytes::Bytes::copy_from_slice(text.as_bytes());
+            let vertex = "sha256:1".to_owned();
+            translator.take(SolveEvent::Log(VertexLog { vertex, stream, data, ..VertexLog::default() }));
+        };
+        say(1, "is: sword");
+        say(2, "a warning\n");
+        say(1, "fish\nfirst ");
+        say(1, "line\nlast line\nsword");
+        step.completed_ms = Some(2);
+        step.error = Some(format!("{}swordfish", "e".repeat(NAME_CHARS - 5)));
+        translator.take(SolveEvent::Vertex(step));
+        let (_, tail) = translator.failed("sha256:1").unwrap();
+        // a secret of several lines is one
+        assert_eq!(tail, ["is: a warning", "***", "***", "sword"]);
+        let json = serde_json::to_string(&*seen.lock().unwrap()).unwrap();
+        for part in ["swordf", "fish", "first", "last l"] {
+            assert!(!json.contains(part), "{part}: {json}");
+        }
     }
 }

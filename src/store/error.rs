@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use sqlx::migrate::MigrateError;
 
-use crate::model::{AppName, Fingerprint, ImageName, RefName, RegistryPlace, Tag, UserName};
+use crate::model::{AppName, Fingerprint, ImageName, RefName, RegistryPlace, SecretName, Tag, UserName};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -69,6 +69,14 @@ pub enum StoreError {
     NoSecretKey { path: PathBuf },
     #[error("the stored credential of {place} does not open with {path}", path = path.display())]
     WrongSecretKey { place: RegistryPlace, path: PathBuf },
+    #[error("the secret {name} of app {app} does not open with {path}", path = path.display())]
+    SealedOtherwise { app: AppName, name: SecretName, path: PathBuf },
+    #[error("app {app} has no secret {name}")]
+    NoSecret { app: AppName, name: SecretName },
+    #[error("the secrets of app {app} would be more than {limit} bytes together")]
+    SecretsTooLarge { app: AppName, limit: usize },
+    #[error("app {app} has {limit} secrets already")]
+    TooManySecrets { app: AppName, limit: usize },
     #[error("tag {tag} of {image} belongs to {owner}", owner = owner.as_str())]
     TagTaken { image: ImageName, tag: Tag, owner: RefName },
 }

@@ -6,7 +6,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use super::seal::{KEY_FILE_NAME, SealingKey};
-use super::{Result, Store, StoreError, now_ms, parsed};
+use super::{Result, Store, StoreError, Write, now_ms, parsed};
 use crate::model::{AppName, RegistryLogin, RegistryPlace, Secret};
 
 /// A login with its secret.
@@ -41,18 +41,9 @@ impl Store {
     ) -> Result<bool> {
         let app_id = self.login_app(app).await?;
         let mut tx = self.write().await?;
-        let there: i64 = sqlx::query("SELECT count(*) AS there FROM registry_logins")
-            .fetch_one(&mut *tx)
-            .await?
-            .try_get("there")?;
-        let key = match SealingKey::read(&self.inner.data_dir)? {
-            Some(key) => key,
-            // a new key beside old secrets would hide that theirs is lost
-            None if there > 0 => return Err(self.no_key()),
-            None => SealingKey::make(&self.inner.data_dir)?,
-        };
+        let key = self.key_to_seal(&mut tx).await?;
         let sealed = key
-            .seal(&purpose(app_id.as_deref(), place, username), secret.expose())
+            .seal(&purpose(app_id.as_deref(), place, username), secret.expose().as_bytes())
             .ok_or_else(|| self.wrong_key(place))?;
         let removed = sqlx::query("DELETE FROM registry_logins WHERE app_id IS ? AND place = ?")
             .bind(&app_id)
@@ -143,11 +134,28 @@ impl Store {
         let sealed: Vec<u8> = row.try_get("sealed")?;
         let opened = key.open(&purpose(app_id.as_deref(), &place, &username), &sealed);
         let secret =
-            opened.and_then(|text| Secret::parse(&text).ok()).ok_or_else(|| self.wrong_key(&place))?;
+            opened.and_then(|bytes| String::from_utf8(bytes).ok()).and_then(|text| Secret::parse(&text).ok());
+        let secret = secret.ok_or_else(|| self.wrong_key(&place))?;
         Ok(StoredLogin { app_id, place, username, secret })
     }
 
-    fn no_key(&self) -> StoreError {
+    /// The key, made where nothing is sealed yet.
+    pub(super) async fn key_to_seal(&self, tx: &mut Write) -> Result<SealingKey> {
+        let there: i64 = sqlx::query(
+            "SELECT (SELECT count(*) FROM registry_logins) + (SELECT count(*) FROM app_secrets) AS there",
+        )
+        .fetch_one(&mut **tx)
+        .await?
+        .try_get("there")?;
+        match SealingKey::read(&self.inner.data_dir)? {
+            Some(key) => Ok(key),
+            // a new key beside old secrets would hide that theirs is lost
+            None if there > 0 => Err(self.no_key()),
+            None => SealingKey::make(&self.inner.data_dir),
+        }
+    }
+
+    pub(super) fn no_key(&self) -> StoreError {
         StoreError::NoSecretKey { path: self.inner.data_dir.join(KEY_FILE_NAME) }
     }
 

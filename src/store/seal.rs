@@ -72,9 +72,9 @@ impl SealingKey {
         Self::read(data_dir)?.ok_or_else(|| StoreError::NoSecretKey { path: path.clone() })
     }
 
-    /// `text` sealed for `purpose`.
-    pub fn seal(&self, purpose: &[u8], text: &str) -> Option<Vec<u8>> {
-        let mut body = text.as_bytes().to_vec();
+    /// `bytes` sealed for `purpose`.
+    pub fn seal(&self, purpose: &[u8], bytes: &[u8]) -> Option<Vec<u8>> {
+        let mut body = bytes.to_vec();
         let nonce = self.0.seal_in_place_append_tag(Aad::from(purpose), &mut body).ok()?;
         let mut sealed = vec![FORMAT];
         sealed.extend_from_slice(nonce.as_ref());
@@ -83,7 +83,7 @@ impl SealingKey {
     }
 
     /// What was sealed for `purpose`; none where key, purpose or bytes are others.
-    pub fn open(&self, purpose: &[u8], sealed: &[u8]) -> Option<String> {
+    pub fn open(&self, purpose: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
         let (&format, rest) = sealed.split_first()?;
         let (nonce, body) = rest.split_at_checked(NONCE_BYTES)?;
         if format != FORMAT {
@@ -91,8 +91,7 @@ impl SealingKey {
         }
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let mut body = body.to_vec();
-        let text = self.0.open_in_place(nonce, Aad::from(purpose), &mut body).ok()?;
-        String::from_utf8(text.to_vec()).ok()
+        self.0.open_in_place(nonce, Aad::from(purpose), &mut body).ok().map(|bytes| bytes.to_vec())
     }
 }
 
@@ -105,11 +104,11 @@ mod tests {
     fn what_is_sealed_opens_for_its_purpose_only() {
         let dir = tempfile::tempdir().unwrap();
         let key = SealingKey::make(dir.path()).unwrap();
-        let sealed = key.seal(b"a", "hunter2").unwrap();
+        let sealed = key.seal(b"a", b"hunter2").unwrap();
         assert!(!String::from_utf8_lossy(&sealed).contains("hunter2"));
-        assert_ne!(sealed, key.seal(b"a", "hunter2").unwrap(), "a nonce used twice");
+        assert_ne!(sealed, key.seal(b"a", b"hunter2").unwrap(), "a nonce used twice");
         let again = SealingKey::read(dir.path()).unwrap().unwrap();
-        assert_eq!(again.open(b"a", &sealed).as_deref(), Some("hunter2"));
+        assert_eq!(again.open(b"a", &sealed).as_deref(), Some(b"hunter2".as_slice()));
         assert_eq!(key.open(b"b", &sealed), None);
         for at in 0..sealed.len() {
             let mut changed = sealed.clone();
@@ -128,9 +127,9 @@ mod tests {
         let first = SealingKey::make(dir.path()).unwrap();
         let path = key_path(dir.path());
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        let sealed = first.seal(b"a", "x").unwrap();
+        let sealed = first.seal(b"a", b"x").unwrap();
         let second = SealingKey::make(dir.path()).unwrap();
-        assert_eq!(second.open(b"a", &sealed).as_deref(), Some("x"), "made anew");
+        assert_eq!(second.open(b"a", &sealed).as_deref(), Some(b"x".as_slice()), "made anew");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "a temporary file stays");
 
         let chmod = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();

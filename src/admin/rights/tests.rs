@@ -200,6 +200,14 @@ async fn verbs_of_administrators_are_theirs() {
         Request::Revoke { app: name("shop"), user: whose() },
         Request::SetApp { app: name("shop"), changes: Vec::new() },
         Request::RegistryLogins,
+        Request::ListSecrets { app: name("shop") },
+        Request::RemoveSecret { app: name("shop"), name: "token".parse().unwrap() },
+        Request::AddSecret {
+            app: name("shop"),
+            name: "token".parse().unwrap(),
+            used_as: crate::model::SecretUse::Secret,
+            value: crate::model::SecretValue::new(b"value".to_vec()),
+        },
     ] {
         let report = house.ask(&ann, request.clone()).await.unwrap_err();
         assert!(

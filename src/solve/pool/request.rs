@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::failure::{FailedSolve, refused_source, shown_source};
+use super::super::failure::{FailedSolve, missing_secret, refused_source, shown_source};
 use super::super::progress::Translator;
 use super::ContextDirs;
 use crate::buildkit::session::filesync::{Concern, Missing, TransferStats};
@@ -43,6 +43,7 @@ pub(super) fn request(
             dirs: context.dirs.clone(),
             transfers: transfers.clone(),
             auth: context.auth.clone(),
+            secrets: Some(context.secrets.store()),
             ..Session::default()
         },
         ..SolveRequest::default()
@@ -69,13 +70,16 @@ pub(super) fn sole(platforms: &[Platform]) -> Option<Platform> {
 
 /// `transfer`: why sending the context failed, when it did; the daemon tells only that it did.
 pub(super) fn explain(
-    error: SolveError,
+    mut error: SolveError,
     translator: &mut Translator,
     spec: &SolveSpec,
-    rules: &SourceRules,
+    context: &ContextDirs,
     transfer: Option<String>,
     only: Option<Platform>,
 ) -> Failure {
+    let ContextDirs { rules, secrets, .. } = context;
+    // before anything is cut off: half of a secret would not be found
+    error.message = secrets.masker().text(&error.message);
     let vertex = error.vertex.as_ref();
     let seen = vertex.and_then(|v| translator.failed(&v.digest));
     let (name, log_tail) = match seen {
@@ -94,6 +98,7 @@ pub(super) fn explain(
             let refusal = rules.refuses(name)?.clone();
             Some((shown_source(name), refusal))
         }),
+        missing: missing_secret(&error.message).map(|name| (name.to_owned(), secrets.remedy(name))),
         builds_fault: error.kind == SolveErrorKind::Build,
         message: match (error.exit_code, transfer) {
             (None, Some(cause)) => format!("sending the build context: {cause}"),

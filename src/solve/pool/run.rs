@@ -171,7 +171,8 @@ impl Run<'_> {
         let only = sole(&platforms);
         let path = self.spec.dockerfile_path.clone();
         let mut translator = Translator::new(self.events.clone(), self.numbers.clone(), path, only.clone())
-            .with_tail(self.context.log_tail_lines);
+            .with_tail(self.context.log_tail_lines)
+            .masked(self.context.secrets.masker());
         let transfers = Arc::new(TransferStats::default());
         let request = request(self.spec, &platforms, self.image, self.insecure, self.context, &transfers);
         let result = client.solve(request, |event| translator.take(event)).await;
@@ -182,14 +183,14 @@ impl Run<'_> {
         let solved = result.map_err(|error| {
             if error.lost {
                 translator.abandon(&format!("builder {name} lost"));
-                return lost(name, &platforms, &error.message);
+                return lost(name, &platforms, &self.context.secrets.masker().text(&error.message));
             }
             if error.full {
-                return Fault::Full(full(name, &platforms, &error.message));
+                let message = self.context.secrets.masker().text(&error.message);
+                return Fault::Full(full(name, &platforms, &message));
             }
             let (of_build, of_step) = (error.kind == SolveErrorKind::Build, error.exit_code.is_some());
-            let failure =
-                explain(error, &mut translator, self.spec, &self.context.rules, transfers.failure(), only);
+            let failure = explain(error, &mut translator, self.spec, self.context, transfers.failure(), only);
             if of_step && step_is_full(&failure.log_tail) {
                 return Fault::Full(Full { failure, of_step });
             }
