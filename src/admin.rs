@@ -13,9 +13,9 @@ use crate::audit::{Filter, Logged, Trail, Verdict};
 use crate::error::{Kind, Report};
 use crate::event::Recorded;
 use crate::model::{
-    Access, App, AppName, AppSecret, AppSettings, Behind, Build, BuildId, BuildPlan, BuilderStatus, Deploy, Fingerprint,
-    Grant, ImageName, ImagePrefix, RegistryLogin, RegistryPlace, Role, Secret, SecretName, SecretUse,
-    SecretValue, User, UserKey, UserName,
+    Access, App, AppName, AppSecret, AppSettings, Behind, Build, BuildId, BuildPlan, BuilderStatus, Deploy,
+    Fingerprint, Grant, ImageName, ImagePrefix, RegistryLogin, RegistryPlace, Role, Secret, SecretName,
+    SecretUse, SecretValue, User, UserKey, UserName,
 };
 use crate::store::{BuildFilter, Store, StoreError};
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::model::policy::{is_image_pattern, is_remote_pattern};
-use crate::model::{ImagePrefix, SourcePolicy};
+use crate::model::{Generator, ImagePrefix, SourcePolicy};
 
 mod builder;
 mod data_dir;
@@ -75,6 +75,8 @@ pub struct Config {
     pub ssh_revoked_keys: Option<PathBuf>,
     /// Images that a Dockerfile's `# syntax=` line may name.
     pub frontends: Vec<String>,
+    /// The image that makes SBOMs where an app names none.
+    pub sbom_generator: Option<Generator>,
     /// Whom git's children run as when the server is root; 0: as the server. Whether that was asked for.
     pub git_uid: u32,
     pub git_uid_asked: bool,
@@ -215,6 +217,7 @@ pub fn resolve(
         ssh_user_ca_keys: r.path("ssh_user_ca_keys")?,
         ssh_revoked_keys: r.path("ssh_revoked_keys")?,
         frontends: r.list("frontends")?,
+        sbom_generator: r.generator("sbom_generator")?,
         git_uid: r.count("git_uid")?,
         git_uid_asked: false,
         sources: sources(r)?,

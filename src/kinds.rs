@@ -13,8 +13,8 @@ mod spin;
 mod wishes;
 
 use crate::model::{
-    AppName, AppSettings, Detected, ImageName, KindName, PushOptions, RefName, Sha, SolveSpec, SourcePolicy,
-    SourceRules, Tree,
+    AppName, AppSettings, Detected, Generator, ImageName, KindName, PushOptions, RefName, Sha, SolveSpec,
+    SourcePolicy, SourceRules, Tree,
 };
 
 pub use build_config::{BUILD_CONFIG, BuildConfig};
@@ -91,6 +91,8 @@ pub struct PlanInput<'a> {
     /// What the operator lets builds take from outside, and what that means for this app.
     pub policy: &'a SourcePolicy,
     pub sources: &'a SourceRules,
+    /// The image that makes SBOMs where the app names none.
+    pub sbom_generator: Option<&'a Generator>,
     /// Where the source can be looked at, when known.
     pub source_url: Option<&'a str>,
     /// What distinguishes the tags of this try from another's: the short commit, a build's short id.

@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod app;
+pub mod attest;
 pub mod audit;
 pub mod build;
 pub mod builder;
@@ -20,14 +21,15 @@ pub mod secret;
 pub mod tree;
 
 pub use access::{Access, Deploy, Grant, KeyOwner, Role, User, Visible};
-pub use app::{App, AppName, AppSettings, Compression, UserName};
+pub use app::{App, AppName, AppSettings, Compression, LayerCache, UserName};
+pub use attest::{Attest, Attestations, Generator, Provenance, Sbom};
 pub use build::{Actor, Behind, Build, BuildId, BuildState};
 pub use builder::{BuilderState, BuilderStatus};
 pub use git::{RefName, RefUpdate, Sha};
 pub use image::{Digest, ImageName, ImagePrefix, Platform, Tag};
 pub use key::{Fingerprint, UserKey};
 pub use login::{RegistryLogin, RegistryPlace, Secret};
-pub use plan::{BuildPlan, Detected, ImagePlan, KindName, SolveSpec};
+pub use plan::{BuildPlan, CacheTags, Detected, ImagePlan, KindName, SolveSpec};
 pub use policy::{Refusal, SourcePolicy, SourceRules, Tenant};
 pub use publication::{Generation, Move, Publication};
 pub use push::{Push, PushOptions};

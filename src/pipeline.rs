@@ -4,6 +4,7 @@
 //! wrong in any of them becomes a `Failure` here and nowhere else. No ref and no tag moves here: that is `tag`'s, once
 //! the caller knows which refs go together.
 
+mod cache;
 mod context;
 mod failure;
 mod secrets;
@@ -21,8 +22,8 @@ use crate::event::{BuildEvent, EventSink, Failure, plain_json, plain_line};
 use crate::failpoint::{Failpoints, Point};
 use crate::metrics::{self, Stage};
 use crate::model::{
-    BuildId, BuildPlan, Digest, ImagePlan, ImagePrefix, Platform, Publication, Push, RefUpdate, Sha,
-    SourcePolicy, SourceRules,
+    BuildId, BuildPlan, Digest, Generator, ImagePlan, ImagePrefix, Platform, Publication, Push, RefUpdate,
+    Sha, SourcePolicy, SourceRules,
 };
 use crate::plan::{self, BuildConfig, CommitFacts, PlanInput};
 use crate::receive::tree::CommitTree;
@@ -48,6 +49,8 @@ pub struct Settings {
     pub image_prefix: ImagePrefix,
     /// Frontend images that `# syntax=` may name.
     pub frontends: Vec<String>,
+    /// The image that makes SBOMs where an app names none.
+    pub sbom_generator: Option<Generator>,
     /// What builds may take from outside.
     pub policy: SourcePolicy,
     /// Registries that are spoken to in plain http besides loopback.
@@ -110,6 +113,7 @@ impl Pipeline {
         let [image] = plan.images.as_slice() else {
             return Err(internal(format!("a plan of {} images, where one is expected", plan.images.len())));
         };
+        secrets::refuse_published(image, secrets.masker(), events)?;
         self.claim_tags(job, image).await?;
         if let Some(earlier) = self.reusable(job, image).await {
             events.emit(BuildEvent::Reused {
@@ -198,7 +202,8 @@ impl Pipeline {
             self.pass(Point::AfterContext).await?;
             let insecure = self.settings.plain_http.iter().any(|host| host == image.name.host());
             let app = job.push.app.name.as_str();
-            let solving = self.builders.solve(app, spec, &image.name, insecure, &opened.dirs, events);
+            let spec = self.with_caches_that_stand(spec, &image.name).await;
+            let solving = self.builders.solve(app, &spec, &image.name, insecure, &opened.dirs, events);
             let solved = tokio::select! {
                 biased;
                 () = job.stop.cancelled() => Err(internal("the build was stopped")),
@@ -312,6 +317,7 @@ fn plan_commit(
         frontends: &settings.frontends,
         policy: &settings.policy,
         sources: rules,
+        sbom_generator: settings.sbom_generator.as_ref(),
         source_url: None,
         try_id: job.build.short(),
     })

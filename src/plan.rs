@@ -13,7 +13,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::kinds::{self, Wishes};
-use crate::model::{AppSettings, BuildPlan, ImagePlan, Invalid, RefName};
+use crate::model::{
+    AppSettings, BuildPlan, CacheTags, ImagePlan, Invalid, LayerCache, RefName, SolveSpec, Tag,
+};
 
 pub use crate::kinds::{
     BUILD_CONFIG, BuildConfig, By, CommitFacts, KindError, PlanInput, check_build_arg, default_frontends,
@@ -108,6 +110,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<BuildPlan, PlanError> {
         additional: &additional,
         try_id: input.options.dry_try.then_some(input.try_id),
     })?;
+    let inline_imports = inline_imports(input, &tags);
     let mut notes = wishes.notes;
     notes.extend(draft.notes);
     notes.extend(tags.notes);
@@ -117,7 +120,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<BuildPlan, PlanError> {
         tags: tags.tags.clone(),
         unshared: tags.unshared,
         annotations: annotations.clone(),
-        solves: image.solves,
+        solves: image.solves.into_iter().map(|solve| with_inline_cache(solve, &inline_imports)).collect(),
     });
     Ok(BuildPlan {
         version: BuildPlan::VERSION,
@@ -128,6 +131,22 @@ pub fn plan(input: &PlanInput<'_>) -> Result<BuildPlan, PlanError> {
         images: images.collect(),
         notes,
     })
+}
+
+/// The images that an inline cache reads: the ref's own, then the main branch's.
+fn inline_imports(input: &PlanInput<'_>, tags: &tags::Tags) -> Vec<Tag> {
+    let own = tags.tags.get(tags.unshared..).unwrap_or_default().first().cloned();
+    let main = tags::branch_tag(&input.settings.main_branch);
+    let mut imports: Vec<Tag> = own.into_iter().chain(main).collect();
+    imports.dedup();
+    imports
+}
+
+fn with_inline_cache(mut solve: SolveSpec, imports: &[Tag]) -> SolveSpec {
+    if solve.cache == LayerCache::Inline {
+        solve.cache_tags = CacheTags { export: None, imports: imports.to_vec() };
+    }
+    solve
 }
 
 /// What stands on the index: <https://github.com/opencontainers/image-spec/blob/main/annotations.md>.

@@ -9,7 +9,7 @@ use crate::model::{AppSettings, Platform, RefName};
 use crate::plan::{By, check_build_arg, check_template};
 
 /// The keys with what each takes, in the order they are printed.
-pub const KEYS: [(&str, &str); 16] = [
+pub const KEYS: [(&str, &str); 18] = [
     ("main-branch", "BRANCH"),
     ("branches", "BRANCH|PREFIX*,…"),
     ("build-tags", "true|false"),
@@ -26,6 +26,8 @@ pub const KEYS: [(&str, &str); 16] = [
     ("target", "STAGE"),
     ("build-timeout", "SECONDS"),
     ("silence-timeout", "SECONDS"),
+    ("cache", "registry|inline|off"),
+    ("attest", "provenance:min|max,sbom[:IMAGE]|off"),
 ];
 
 const LIMIT_SECONDS: u32 = 7 * 86_400;
@@ -67,6 +69,8 @@ fn set(settings: &mut AppSettings, key: &str, value: &str) -> Result<(), Report>
         "target" => settings.target = given.map(stage).transpose()?,
         "build-timeout" => settings.build_timeout_s = given.map(seconds).transpose()?,
         "silence-timeout" => settings.silence_timeout_s = given.map(seconds).transpose()?,
+        "cache" => settings.cache = given.map_or(Ok(Default::default()), str::parse)?,
+        "attest" => settings.attest = given.map_or(Ok(Default::default()), str::parse)?,
         unknown => return Err(unknown_key(unknown)),
     }
     Ok(())
@@ -93,6 +97,8 @@ pub fn show(settings: &AppSettings) -> Vec<(&'static str, String)> {
         ("target", settings.target.clone().unwrap_or_default()),
         ("build-timeout", settings.build_timeout_s.map(|s| s.to_string()).unwrap_or_default()),
         ("silence-timeout", settings.silence_timeout_s.map(|s| s.to_string()).unwrap_or_default()),
+        ("cache", settings.cache.as_str().to_owned()),
+        ("attest", settings.attest.to_string()),
     ]
 }
 

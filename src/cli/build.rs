@@ -150,6 +150,7 @@ fn plan_tree(args: &Args, source: &Source) -> Result<BuildPlan, Report> {
         frontends: &plan::default_frontends(),
         policy: &SourcePolicy::default(),
         sources: &SourceRules::open(first.image.clone()),
+        sbom_generator: None,
         source_url: None,
         try_id: "local",
     })?)

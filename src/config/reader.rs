@@ -11,6 +11,7 @@ use super::builder::{self, BuilderConfig};
 use super::error::ConfigError;
 use super::layer::{Entry, Layer, Origin, Raw};
 use super::settings::{SETTINGS, Setting, Shape};
+use crate::model::Generator;
 use crate::model::ImagePrefix;
 use crate::model::image::is_registry_host;
 
@@ -155,6 +156,11 @@ impl Reader {
         let expected =
             "a registry: HOST[:PORT][/PREFIX] without a scheme, for example registry.example.com/team";
         self.one(key, expected, |text| text.parse().ok(), |prefix: &ImagePrefix| prefix.to_string().into())
+    }
+
+    pub(super) fn generator(&mut self, key: &'static str) -> Result<Option<Generator>> {
+        let expected = "an image by digest: HOST/PATH[:TAG]@sha256:DIGEST";
+        self.one(key, expected, |text| text.parse().ok(), |image: &Generator| image.to_string().into())
     }
 
     pub(super) fn path(&mut self, key: &'static str) -> Result<Option<PathBuf>> {

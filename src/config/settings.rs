@@ -77,6 +77,7 @@ pub static SETTINGS: &[Setting] = &[
     setting("ssh_revoked_keys", Shape::Path, None),
     setting("frontends", Shape::List, Some("docker.io/docker/dockerfile")),
     setting("frontends_by_digest", Shape::Text, Some("off")),
+    setting("sbom_generator", Shape::Text, None),
     setting("base_images", Shape::List, None),
     setting("base_images_by_digest", Shape::Text, Some("off")),
     setting("remote_sources", Shape::List, None),

@@ -71,6 +71,9 @@ fn every_setting_is_read_and_shown_once_and_settable_by_its_variable() {
             (Shape::Builders, None) => "unix:///run/b.sock",
             (Shape::List, None) if setting.key == "mirrors" => "docker.io=registry.example.com",
             (Shape::List, None) if setting.key == "base_images" => "docker.io/library/*",
+            (_, None) if setting.key == "sbom_generator" => {
+                "r.example.com/scan@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+            }
             (_, None) => "registry.example.com",
         };
         let name = setting.variable();

@@ -57,6 +57,9 @@ fn kind_hint(error: &KindError) -> Option<String> {
         KindError::Frontend { allowed, .. } => {
             format!("remove the syntax line, or use one of the allowed images: {}", allowed.join(", "))
         }
+        KindError::NoGenerator => "name one, by digest: `lemnos apps set APP attest=sbom:IMAGE@sha256:…`; or the operator sets sbom_generator in lemnos.toml".to_owned(),
+        KindError::Generator { refusal, .. } => refusal.remedy().to_owned(),
+        KindError::PasswordInArg { .. } => "keep it with `lemnos secrets add APP NAME` and mount it: build arguments stand in the image's history, too".to_owned(),
         KindError::FrontendByTag { .. } => {
             "write IMAGE@sha256:…; `docker buildx imagetools inspect IMAGE` shows the digest".to_owned()
         }

@@ -9,6 +9,7 @@ mod bases;
 mod context;
 mod directives;
 mod frontend;
+mod mounts;
 mod recipe;
 
 use std::collections::BTreeMap;
@@ -20,7 +21,11 @@ pub use recipe::default_frontends;
 use super::errors::shown;
 use super::{By, Draft, DraftImage, Kind, KindError, PlanInput, Said, Verdict, Wishes, check_build_arg};
 use crate::model::closest::closest;
-use crate::model::{Digest, EntryKind, KindName, Platform, SolveSpec, Tree, TreeError};
+use crate::model::{
+    Attest, Attestations, CacheTags, Digest, EntryKind, KindName, LayerCache, Platform, Provenance, Sbom,
+    SolveSpec, Tag, Tree, TreeError,
+};
+use crate::plan::tags;
 
 pub(super) struct Dockerfile;
 
@@ -69,6 +74,12 @@ impl Kind for Dockerfile {
         let (context_path, context_tree) = context::locate(input.tree, wishes.context_path.as_ref())?;
         let ignore = context::ignore_file(input.tree, &path, &context_path)?;
         context::refuse_missing_content(input.tree, &context_path, &ignore)?;
+        // a frontend of somebody else's may have another way to say so
+        let uses_mounts = frontend.image.is_some() || mounts::may_use_cache_mounts(&source);
+        let dry_try = input.options.dry_try;
+        let cache_namespace = mounts::cache_namespace(input.app_id, input.reference, dry_try);
+        let build_args = build_args(input, wishes)?;
+        let attest = attestations(input, &build_args)?;
         let solve = SolveSpec {
             frontend: frontend.name.to_owned(),
             frontend_image: frontend.image,
@@ -79,22 +90,67 @@ impl Kind for Dockerfile {
             dockerfile_path: path,
             ignore_digest: ignore.beside_dockerfile.as_deref().map(Digest::of),
             target: wishes.target.as_ref().map(|t| t.value.clone()),
-            build_args: build_args(input, wishes)?,
+            build_args,
             labels: input.settings.labels.clone(),
             compression: input.settings.compression,
             no_cache: input.options.no_cache,
             pull: input.options.rebuild,
             policy: input.policy.clone(),
-            cache_namespace: cache_namespace(input.app_id),
+            attest,
+            cache: input.settings.cache,
+            cache_tags: layer_cache_tags(input),
+            step_namespace: mounts::step_namespace(input.app_id, &cache_namespace, uses_mounts),
+            cache_namespace,
         };
         Ok(Draft { images: vec![DraftImage { name: input.image.clone(), solves: vec![solve] }], notes })
     }
 }
 
-/// Cache mounts of different apps never meet, and an app keeps its own when it is renamed.
-fn cache_namespace(app_id: &str) -> String {
-    let digest = Digest::of(format!("lemnos cache mounts of app {app_id}").as_bytes());
-    digest.as_str().chars().skip("sha256:".len()).take(32).collect()
+/// Where layers are read and written. A ref writes its own only, so that what the main branch reads is the main branch's; a
+/// try writes none.
+fn layer_cache_tags(input: &PlanInput<'_>) -> CacheTags {
+    let Some(reference) = input.reference.filter(|_| input.settings.cache == LayerCache::Registry) else {
+        // those of an inline cache are the image's own, which are not made here
+        return CacheTags::default();
+    };
+    let own = tags::cache_tag(reference);
+    let main = format!("refs/heads/{}", input.settings.main_branch).parse().ok();
+    let main: Option<Tag> = main.as_ref().and_then(tags::cache_tag);
+    let mut imports: Vec<Tag> = own.iter().chain(&main).cloned().collect();
+    imports.dedup();
+    CacheTags { export: own.filter(|_| !input.options.dry_try), imports }
+}
+
+/// What the settings ask for, with the generator that is to be used.
+fn attestations(
+    input: &PlanInput<'_>,
+    build_args: &BTreeMap<String, String>,
+) -> Result<Attestations, KindError> {
+    let Attest { provenance, sbom } = input.settings.attest.clone();
+    if provenance == Some(Provenance::Max)
+        && let Some((name, _)) = build_args.iter().find(|(_, value)| has_password(value))
+    {
+        return Err(KindError::PasswordInArg { name: name.clone() });
+    }
+    let sbom = match sbom {
+        None => None,
+        Some(Sbom::By(generator)) => Some(generator),
+        Some(Sbom::Configured) => Some(input.sbom_generator.cloned().ok_or(KindError::NoGenerator)?),
+    };
+    if let Some(generator) = &sbom
+        && let Some(refusal) = input.sources.refuses(&format!("docker-image://{generator}"))
+    {
+        return Err(KindError::Generator { image: generator.to_string(), refusal: refusal.clone() });
+    }
+    Ok(Attestations { provenance, sbom })
+}
+
+/// Whether there is a URL with a password in the text.
+fn has_password(text: &str) -> bool {
+    text.split("://").skip(1).any(|rest| {
+        let authority = rest.split(['/', '?', '#', ' ']).next().unwrap_or_default();
+        authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
+    })
 }
 
 fn is_file(tree: &dyn Tree, path: &str) -> Result<bool, KindError> {

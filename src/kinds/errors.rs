@@ -73,6 +73,12 @@ pub enum KindError {
     FrontendByTag { path: String, line: usize, image: String },
     #[error("{path}:{line}: the base image {image:?} is refused: {}", .refusal.policy())]
     Base { path: String, line: usize, image: String, refusal: Refusal },
+    #[error("the app's settings ask for an SBOM, and no image that makes one is configured")]
+    NoGenerator,
+    #[error("the SBOM generator {image:?} is refused: {}", .refusal.policy())]
+    Generator { image: String, refusal: Refusal },
+    #[error("the build argument {name:?} holds a URL with a password, and provenance:max would publish it")]
+    PasswordInArg { name: String },
     #[error("{by}: a Dockerfile build cannot make {platform}")]
     Platform { by: By, platform: String, close: Option<String> },
     #[error("{platform} is not among the app's platforms: a try may only leave some out")]

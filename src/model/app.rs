@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::attest::Attest;
 use super::image::{ImageName, ImagePrefix, Platform};
 use super::{Invalid, text_newtype};
 
@@ -119,6 +120,44 @@ impl FromStr for Compression {
     }
 }
 
+/// Where built layers are kept for later builds, besides the builder's own cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LayerCache {
+    /// Nowhere.
+    #[default]
+    Off,
+    /// In the registry, beside the app's image: layers of all stages.
+    Registry,
+    /// In the image itself: layers of its last stage.
+    Inline,
+}
+
+impl LayerCache {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Registry => "registry",
+            Self::Inline => "inline",
+        }
+    }
+    pub fn is_off(&self) -> bool {
+        *self == Self::Off
+    }
+}
+
+impl FromStr for LayerCache {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "off" => Ok(Self::Off),
+            "registry" => Ok(Self::Registry),
+            "inline" => Ok(Self::Inline),
+            _ => Err(Invalid::new("cache", text, "use registry, inline or off")),
+        }
+    }
+}
+
 /// What `lemnos apps set` changes. Every field has a default, so an empty object is a valid record of any age.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -145,6 +184,8 @@ pub struct AppSettings {
     pub build_timeout_s: Option<u32>,
     /// Seconds in which nothing may come of a build.
     pub silence_timeout_s: Option<u32>,
+    pub cache: LayerCache,
+    pub attest: Attest,
 }
 
 impl Default for AppSettings {
@@ -164,6 +205,8 @@ impl Default for AppSettings {
             target: None,
             build_timeout_s: None,
             silence_timeout_s: None,
+            cache: LayerCache::default(),
+            attest: Attest::default(),
         }
     }
 }

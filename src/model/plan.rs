@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AppName, Compression, Digest, ImageName, Platform, RefName, Sha, SourcePolicy, Tag};
+use super::{
+    AppName, Attestations, Compression, Digest, ImageName, LayerCache, Platform, RefName, Sha, SourcePolicy,
+    Tag,
+};
 
 /// A kind of build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -109,19 +112,57 @@ pub struct SolveSpec {
     /// What the operator lets it take from outside: images that were made under another policy do not serve again.
     #[serde(default, skip_serializing_if = "SourcePolicy::is_default")]
     pub policy: SourcePolicy,
-    /// `BUILDKIT_CACHE_MOUNT_NS`: cache mounts of different apps never meet.
+    #[serde(default, skip_serializing_if = "Attestations::is_none")]
+    pub attest: Attestations,
+    /// Where layers go for later builds.
+    #[serde(default, skip_serializing_if = "LayerCache::is_off")]
+    pub cache: LayerCache,
+    /// By which tags of the image that is done.
+    #[serde(default, skip_serializing_if = "CacheTags::is_empty")]
+    pub cache_tags: CacheTags,
+    /// `BUILDKIT_CACHE_MOUNT_NS`: cache mounts of different apps, or of different refs of one, never meet.
     pub cache_namespace: String,
+    /// Stands in the key of every step that runs: cached steps serve within it only. That of the cache mounts where there may
+    /// be any, else the app's.
+    #[serde(default)]
+    pub step_namespace: String,
+}
+
+/// Tags of the app's image by which layers are found again.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CacheTags {
+    /// Written by this build; none: it only reads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub export: Option<Tag>,
+    /// The ref's own first, then the main branch's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub imports: Vec<Tag>,
+}
+
+impl CacheTags {
+    pub fn is_empty(&self) -> bool {
+        self.export.is_none() && self.imports.is_empty()
+    }
+
+    /// `tag` as a solve of one platform of several uses it: solves of one build on several builders write beside each other.
+    pub fn of_one(tag: &Tag, platform: &Platform) -> Option<Tag> {
+        format!("{tag}-{}", platform.to_string().replace('/', "-")).parse().ok()
+    }
 }
 
 impl SolveSpec {
     /// What decides the result, commit and tags left out: equal keys may share children. None where the tree has no id.
-    /// Every field but `no_cache` and `pull` is in the key; a new field is in it by itself.
+    /// Left out are `no_cache` and `pull`, and where caches are: the ref's, while its images may serve another ref. Every other
+    /// field is in the key; a new field is in it by itself.
     pub fn fingerprint(&self, image: &ImageName) -> Option<Digest> {
         self.context_tree.as_ref()?;
         self.dockerfile_digest.as_ref()?;
         let mut key = self.clone();
         key.no_cache = false;
         key.pull = false;
+        key.cache_namespace = String::new();
+        key.cache_tags = CacheTags::default();
         let json = serde_json::to_vec(&(BuildPlan::VERSION, image, key)).ok()?;
         Some(Digest::of(&json))
     }
@@ -142,7 +183,8 @@ mod tests {
             "frontend": "dockerfile.v0", "frontend_image": null, "platforms": ["linux/amd64"], "context_path": "",
             "context_tree": "1111111111111111111111111111111111111111", "dockerfile_path": "Dockerfile",
             "dockerfile_digest": Digest::of(b"a"), "ignore_digest": null, "target": null, "build_args": {},
-            "labels": {}, "compression": "gzip", "no_cache": false, "pull": false, "cache_namespace": "a"
+            "labels": {}, "compression": "gzip", "no_cache": false, "pull": false, "cache_namespace": "a",
+            "step_namespace": "a", "attest": {"provenance": "min"}, "cache": "registry", "cache_tags": {"export": "x"}
         })
     }
 
@@ -152,14 +194,15 @@ mod tests {
     }
 
     #[test]
-    fn every_field_but_the_two_cache_options_decides_the_fingerprint() {
+    fn every_field_but_those_of_caches_decides_the_fingerprint() {
         let base = spec();
         let changes = serde_json::json!({
             "frontend": "gateway.v0", "frontend_image": "x", "platforms": ["linux/amd64", "linux/arm64"],
             "context_path": "app", "context_tree": "2222222222222222222222222222222222222222",
             "dockerfile_path": "D", "dockerfile_digest": Digest::of(b"b"), "ignore_digest": Digest::of(b""),
             "target": "t", "build_args": {"A": "1"}, "labels": {"a": "b"}, "compression": "zstd",
-            "no_cache": true, "pull": true, "cache_namespace": "b"
+            "no_cache": true, "pull": true, "cache_namespace": "b",
+            "step_namespace": "b", "attest": {"provenance": "max"}, "cache": "inline", "cache_tags": {"export": "y"}
         });
         let (base_map, changes) = (base.as_object().unwrap(), changes.as_object().unwrap());
         assert_eq!(
@@ -173,7 +216,11 @@ mod tests {
             let mut changed = base.clone();
             changed[field] = value.clone();
             let same = fingerprint(&changed) == fingerprint(&base);
-            assert_eq!(same, ["no_cache", "pull"].contains(&field.as_str()), "{field}");
+            assert_eq!(
+                same,
+                ["no_cache", "pull", "cache_namespace", "cache_tags"].contains(&field.as_str()),
+                "{field}"
+            );
         }
         let spec: SolveSpec = serde_json::from_value(base).unwrap();
         let names = ["localhost:5000/shop", "localhost:5000/other"].map(|n| n.parse().unwrap());

@@ -2,8 +2,8 @@
 
 use super::{Pipeline, RefBuild, blocking, from_report};
 use crate::error::Report;
-use crate::event::{Failure, Masker};
-use crate::model::SecretUse;
+use crate::event::{BuildEvent, EventSink, Failure, Masker};
+use crate::model::{ImagePlan, Provenance, SecretUse};
 use crate::solve::BuildSecrets;
 
 impl Pipeline {
@@ -30,4 +30,31 @@ impl Pipeline {
         })
         .await
     }
+}
+
+/// Build arguments are no place for secrets: they stand in the image's history, which is noted, and in a provenance of
+/// everything, which is refused.
+pub(super) fn refuse_published(
+    image: &ImagePlan,
+    masker: &Masker,
+    events: &EventSink,
+) -> Result<(), Failure> {
+    for spec in &image.solves {
+        let held = spec.build_args.iter().find(|(_, value)| masker.text(value) != **value);
+        let Some((name, _)) = held else { continue };
+        let told = format!("the build argument {name} holds one of the app's secrets");
+        if spec.attest.provenance == Some(Provenance::Max) {
+            return Err(Failure::new(
+                format!("{told}: provenance:max would publish it"),
+                format!(
+                    "{told}, and the provenance that the app's settings ask for holds all build arguments"
+                ),
+            )
+            .with_remedy("mount the secret (`RUN --mount=type=secret,id=NAME`) and take the argument out"));
+        }
+        events.emit(BuildEvent::Note {
+            text: format!("{told}: build arguments stand in the image's history; mount the secret instead"),
+        });
+    }
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! The tags of a ref: what a push moves.
 //!
 //! Deterministic, and safe before anything else: no two branches get one tag by a template, names that lemnos gives
-//! itself (`latest`, `git-…`, `try-…`) cannot be taken by a branch. Whether another ref owns a tag already is the store's
+//! itself (`latest`, `git-…`, `try-…`, `buildcache-…`) cannot be taken by a branch. Whether another ref owns a tag already is the store's
 //! to say (`ImagePlan::owned_tags`).
 //!
 //! A name becomes a tag so: every byte outside `[A-Za-z0-9_.-]` becomes `-`, leading `-` and `.` go; a result of more
@@ -12,6 +12,9 @@ use crate::kinds::By;
 use crate::model::{Digest, Invalid, RefName, Sha, Tag};
 
 const TEMPLATE_RULE: &str = "letters, digits, '_', '.' and '-' with {branch}, {sha}, {sha12} or {version} between them, not {branch} and {version} together";
+
+/// What tags of layer caches begin with.
+const CACHE_TAG_PREFIX: &str = "buildcache-";
 
 const LIMIT_TAG_BYTES: usize = 128;
 const LIMIT_TEMPLATES: usize = 32;
@@ -88,6 +91,14 @@ pub fn tags(input: &TagInput<'_>) -> Result<Tags, TagError> {
     Ok(made)
 }
 
+/// The tag beside an app's image by which layers of a ref's builds are found again: no two refs share one.
+pub fn cache_tag(reference: &RefName) -> Option<Tag> {
+    let digest = Digest::of(reference.as_str().as_bytes());
+    let digest: String = digest.as_str().chars().skip("sha256:".len()).take(12).collect();
+    let name: String = safe(reference.short()).chars().take(40).collect();
+    format!("{CACHE_TAG_PREFIX}{name}-{digest}").parse().ok()
+}
+
 /// The app's templates or the defaults of the ref, then the additional ones.
 fn templates(input: &TagInput<'_>) -> Result<Vec<Template>, TagError> {
     let mut all = Vec::new();
@@ -116,13 +127,18 @@ fn templates(input: &TagInput<'_>) -> Result<Vec<Template>, TagError> {
     }
 }
 
+/// The tag that a branch moves by its name.
+pub fn branch_tag(branch: &str) -> Option<Tag> {
+    tag_of(branch, &safe(branch))
+}
+
 /// What only the main branch may move: its own name, and every name that is the same for all refs.
 fn tags_of_main_branch(main_branch: &str, templates: &[Template]) -> Vec<Tag> {
     let same_for_all = templates.iter().filter_map(|t| match t.pieces.as_slice() {
         [Piece::Text(text)] => text.parse().ok(),
         _ => None,
     });
-    tag_of(main_branch, &safe(main_branch)).into_iter().chain(same_for_all).collect()
+    branch_tag(main_branch).into_iter().chain(same_for_all).collect()
 }
 
 /// Whether a text can be a template of tags; for `apps set`, which refuses others at once.
@@ -252,7 +268,8 @@ fn tag_of(written: &str, safe_text: &str) -> Option<Tag> {
 /// Refuses names that are lemnos's own, and the main branch's to any other ref.
 fn check_name(reference: &RefName, tag: &Tag, is_main: bool, of_main: &[Tag]) -> Result<(), TagError> {
     let text = tag.as_str();
-    if text.starts_with("git-") || text.starts_with("try-") || (text == "latest" && !is_main) {
+    let ours = ["git-", "try-", CACHE_TAG_PREFIX].iter().any(|prefix| text.starts_with(prefix));
+    if ours || (text == "latest" && !is_main) {
         return Err(TagError::Reserved { reference: reference.clone(), tag: tag.clone() });
     }
     if !is_main && of_main.contains(tag) {
@@ -337,6 +354,8 @@ mod tests {
             ("refs/tags/latest", &[], &[]),
             ("refs/heads/git-0123456789ab", &[], &[]),
             ("refs/heads/try-x", &[], &[]),
+            ("refs/heads/buildcache-main-0123456789ab", &[], &[]),
+            ("refs/tags/v1", &["buildcache-{version}"], &[]),
             ("refs/heads/lat", &[], &["{branch}est"]),
             ("refs/heads/main", &["git-{sha12}"], &[]),
             ("refs/heads/main", &[], &["try-me"]),

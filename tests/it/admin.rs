@@ -322,6 +322,8 @@ fn settings_of_an_app() {
         target           -
         build-timeout    -
         silence-timeout  -
+        cache            off
+        attest           off
         "
     );
     insta::assert_snapshot!(home.run("apps set shop platforms= build-arg.V="), @r"
@@ -341,10 +343,12 @@ fn settings_of_an_app() {
     target           -
     build-timeout    -
     silence-timeout  -
+    cache            off
+    attest           off
     ");
     insta::assert_snapshot!(home.run("apps set shop platfroms=linux/amd64"), @r"
     error: platfroms: unknown setting
-    hint: did you mean platforms? known settings: main-branch, branches, build-tags, platforms, tags, build-args, build-arg.NAME, labels, label.NAME, image, compression, dockerfile, context, target, build-timeout, silence-timeout
+    hint: did you mean platforms? known settings: main-branch, branches, build-tags, platforms, tags, build-args, build-arg.NAME, labels, label.NAME, image, compression, dockerfile, context, target, build-timeout, silence-timeout, cache, attest
     exit 2
     ");
     insta::assert_snapshot!(home.run("apps set shop platforms"), @r#"
@@ -580,7 +584,7 @@ async fn commands_reach_a_running_server_and_a_key_works_at_once() {
     ");
     insta::assert_snapshot!(home.run("apps set shop nope=1"), @r"
     error: nope: unknown setting
-    hint: known settings: main-branch, branches, build-tags, platforms, tags, build-args, build-arg.NAME, labels, label.NAME, image, compression, dockerfile, context, target, build-timeout, silence-timeout
+    hint: known settings: main-branch, branches, build-tags, platforms, tags, build-args, build-arg.NAME, labels, label.NAME, image, compression, dockerfile, context, target, build-timeout, silence-timeout, cache, attest
     exit 2
     ");
     server.store.create_build(&build(FAILED, 1_000)).await.unwrap();

@@ -60,6 +60,7 @@ impl Case {
             frontends: &default_frontends(),
             policy: &lemnos::model::SourcePolicy::default(),
             sources: &lemnos::model::SourceRules::default(),
+            sbom_generator: None,
             source_url: Some("https://git.example.org/shop"),
             try_id: "0123456789",
         })?)
@@ -232,7 +233,7 @@ fn an_unchanged_context_keeps_its_fingerprint_and_an_ignore_file_changes_it() {
     let other_app = {
         let tree = WithIds(tree(&base));
         let mut spec = case().solve(&tree);
-        spec.cache_namespace = "another".to_owned();
+        spec.step_namespace = "another".to_owned();
         spec.fingerprint(&"localhost:5000/shop".parse().unwrap()).unwrap()
     };
     assert_ne!(other_app, first);
@@ -414,8 +415,70 @@ fn cache_namespaces_are_stable_opaque_and_the_app_s_own() {
         spec.images.remove(0).solves.remove(0).cache_namespace
     };
     // changing it would empty every app's cache mounts
-    assert_eq!(namespace("a1"), "ec4fac6e8a9067b3841adde8d6e7f34e");
+    assert_eq!(namespace("a1"), "9119a6ce585fd62d79500d0b34f6f5d9");
     assert_ne!(namespace("a2"), namespace("a1"));
+}
+
+#[test]
+fn cache_mounts_are_a_ref_s_own_and_keep_its_steps_and_images_apart_only_where_there_are_any() {
+    let main = case;
+    let branch = || Case { reference: "refs/heads/pull", ..case() };
+    let image = "localhost:5000/shop".parse().unwrap();
+    for (dockerfile, apart) in [
+        ("Dockerfile = FROM x\\nRUN --mount=type=secret,id=a make", false),
+        ("Dockerfile = FROM x\\nRUN --mount=type=cache,target=/c make", true),
+    ] {
+        let tree = WithIds(tree(&[dockerfile]));
+        let (of_main, of_branch) = (main().solve(&tree), branch().solve(&tree));
+        assert_ne!(of_main.cache_namespace, of_branch.cache_namespace, "{dockerfile}");
+        assert_eq!(of_main.step_namespace != of_branch.step_namespace, apart, "{dockerfile}");
+        assert_eq!(of_main.fingerprint(&image) != of_branch.fingerprint(&image), apart, "{dockerfile}");
+    }
+}
+
+#[test]
+fn layer_caches_are_written_by_their_ref_and_read_by_it_after_the_main_branch_s() {
+    let tree = tree(&["Dockerfile"]);
+    let tags = |reference: &'static str, cache, dry_try| {
+        let mut push = Case { reference, ..case() };
+        push.settings.cache = cache;
+        push.options.dry_try = dry_try;
+        let tags = push.solve(&tree).cache_tags;
+        let shown = |tag: &lemnos::model::Tag| tag.as_str().rsplit_once('-').unwrap().0.to_owned();
+        (tags.export.as_ref().map(shown), tags.imports.iter().map(shown).collect::<Vec<_>>())
+    };
+    use lemnos::model::LayerCache::{Inline, Off, Registry};
+    let (main, pull) = ("buildcache-main".to_owned(), "buildcache-pull".to_owned());
+    assert_eq!(tags("refs/heads/main", Off, false), (None, vec![]));
+    assert_eq!(tags("refs/heads/main", Registry, false), (Some(main.clone()), vec![main.clone()]));
+    assert_eq!(
+        tags("refs/heads/pull", Registry, false),
+        (Some(pull.clone()), vec![pull.clone(), main.clone()])
+    );
+    assert_eq!(tags("refs/heads/pull", Registry, true), (None, vec![pull, main]));
+    let mut push = Case { reference: "refs/heads/pull", ..case() };
+    push.settings.cache = Inline;
+    let tags = push.solve(&tree).cache_tags;
+    assert_eq!(tags.imports.iter().map(|tag| tag.as_str()).collect::<Vec<_>>(), ["pull", "main"]);
+}
+
+#[test]
+fn an_sbom_needs_a_generator_that_is_allowed() {
+    let tree = tree(&["Dockerfile"]);
+    let mut push = case();
+    push.settings.attest = "sbom".parse().unwrap();
+    let report = push.plan_as(&tree, "a1").unwrap_err();
+    assert!(report.hint.as_deref().is_some_and(|hint| hint.contains("sbom_generator")), "{report}");
+    let image = format!("docker.io/docker/buildkit-syft-scanner:1@sha256:{}", "a".repeat(64));
+    push.settings.attest = format!("provenance:max,sbom:{image}").parse().unwrap();
+    assert_eq!(push.solve(&tree).attest.sbom.unwrap().as_str(), image);
+    push.settings.build_args.insert("URL".to_owned(), "see https://ada:pass@example.com/".to_owned());
+    let report = push.plan_as(&tree, "a1").unwrap_err();
+    assert!(
+        report.message.contains("\"URL\" holds a URL with a password") && !report.message.contains("pass@")
+    );
+    push.settings.attest = "provenance:min".parse().unwrap();
+    push.plan_as(&tree, "a1").unwrap();
 }
 
 #[test]
@@ -457,6 +520,7 @@ fn a_time_that_no_calendar_has_is_left_out() {
             frontends: &[],
             policy: &lemnos::model::SourcePolicy::default(),
             sources: &lemnos::model::SourceRules::default(),
+            sbom_generator: None,
             source_url: None,
             try_id: "x",
         });

@@ -56,6 +56,7 @@ impl Yard {
             dirs: BTreeMap::from([("context".to_owned(), open()), ("dockerfile".to_owned(), open())]),
             auth: None,
             rules: Arc::new(SourceRules::open(format!("{}/shop", self.registry.host).parse().unwrap())),
+            secrets: lemnos::solve::BuildSecrets::default(),
             log_tail_lines: 10,
         }
     }
@@ -133,7 +134,11 @@ fn spec(platforms: &[&str]) -> SolveSpec {
         compression: Compression::default(),
         no_cache: false,
         pull: false,
+        attest: Default::default(),
+        cache: Default::default(),
+        cache_tags: Default::default(),
         cache_namespace: "shop".to_owned(),
+        step_namespace: "shop".to_owned(),
         policy: Default::default(),
     }
 }

@@ -56,6 +56,10 @@ impl OwnBuilder {
         builder
     }
 
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// For `--builder` and `builders add`.
     pub fn spec(&self, name: &str) -> String {
         format!("{},name={name}", self.address)

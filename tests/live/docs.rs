@@ -66,6 +66,13 @@ const COMMANDS: &[(&str, Run)] = &[
     ),
     ("lemnos registry list", Shows(&["lemnos registry login"])),
     ("lemnos registry logout ghcr.io/acme --app shop", Elsewhere("tests/live/credentials.rs logs out")),
+    (
+        "lemnos secrets add shop npm_token <FILE",
+        Elsewhere("tests/live/secrets.rs adds secrets; there is no FILE here"),
+    ),
+    ("lemnos secrets add APP NAME", Elsewhere("a mention; tests/live/secrets.rs follows it")),
+    ("lemnos secrets list shop", Elsewhere("tests/live/secrets.rs lists them")),
+    ("lemnos secrets remove shop npm_token", Elsewhere("tests/live/secrets.rs removes one")),
     ("lemnos users add grace --admin", Shows(&["Added grace, an admin"])),
     ("lemnos users list", Shows(&["grace", "admin", "all"])),
     ("lemnos users role grace member", Shows(&["grace is a member"])),

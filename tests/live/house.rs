@@ -440,6 +440,22 @@ impl House {
         output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
     }
 
+    /// The tags of an app's image.
+    pub fn tags(&self, app: &str) -> Vec<String> {
+        let mut command = self.command(&self.engines.crane);
+        let said = Said::of(command.args(["ls", "--insecure", &self.image(app)]).output().unwrap());
+        said.succeeded().stdout.lines().map(str::to_owned).collect()
+    }
+
+    /// The bytes of a manifest or a blob of an app's image.
+    pub fn blob(&self, app: &str, digest: &str, manifest: bool) -> Vec<u8> {
+        let what = if manifest { "manifest" } else { "blob" };
+        let image = format!("{}@{digest}", self.image(app));
+        let output = self.command(&self.engines.crane).args([what, "--insecure", &image]).output().unwrap();
+        assert!(output.status.success(), "{image}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
     /// The digest that `tag` stands at.
     pub fn digest(&self, app: &str, tag: &str) -> Option<String> {
         let output = self

@@ -17,7 +17,7 @@ fn refused(key: &str, value: &str) -> String {
 }
 
 /// A value that each key takes, and that is not its default.
-const CHANGES: [(&str, &str); 16] = [
+const CHANGES: [(&str, &str); 18] = [
     ("main-branch", "trunk"),
     ("branches", "dev, release/*,dev"),
     ("build-tags", "true"),
@@ -34,6 +34,8 @@ const CHANGES: [(&str, &str); 16] = [
     ("target", "final"),
     ("build-timeout", "60"),
     ("silence-timeout", "30"),
+    ("cache", "registry"),
+    ("attest", "provenance:max,sbom"),
 ];
 
 #[test]
@@ -67,6 +69,8 @@ fn values_are_kept_in_their_normal_form() {
         target: Some("final".to_owned()),
         build_timeout_s: Some(60),
         silence_timeout_s: Some(30),
+        cache: crate::model::LayerCache::Registry,
+        attest: "provenance:max,sbom".parse().unwrap(),
     };
     assert_eq!(settings, expected);
 }
@@ -93,7 +97,7 @@ fn later_changes_win_and_one_bad_change_refuses_all() {
 fn bad_values_say_which_key_and_what_is_allowed() {
     insta::assert_snapshot!(refused("platform", "linux/amd64"), @r"
     error: platform: unknown setting
-    hint: did you mean platforms? known settings: main-branch, branches, build-tags, platforms, tags, build-args, build-arg.NAME, labels, label.NAME, image, compression, dockerfile, context, target, build-timeout, silence-timeout
+    hint: did you mean platforms? known settings: main-branch, branches, build-tags, platforms, tags, build-args, build-arg.NAME, labels, label.NAME, image, compression, dockerfile, context, target, build-timeout, silence-timeout, cache, attest
     ");
     insta::assert_snapshot!(refused("platforms", "linux/amd64,amd64"), @r#"
     error: platforms: "amd64" is not a valid platform
@@ -128,6 +132,9 @@ fn bad_values_say_which_key_and_what_is_allowed() {
         ("image", "localhost:5000/Shop"),
         ("context", "/etc"),
         ("target", "a b"),
+        ("cache", "local"),
+        ("attest", "provenance:all"),
+        ("attest", "sbom:r.example.com/scan:1"),
     ] {
         let said = refused(key, value);
         assert!(said.starts_with(&format!("error: {key}: ")), "{said}");

@@ -162,6 +162,7 @@ fn pipeline_settings(config: &Config, around: &Surroundings, engines: &Engines) 
         image_prefix: engines.prefix.clone(),
         frontends: config.frontends.clone(),
         policy: config.sources.clone(),
+        sbom_generator: config.sbom_generator.clone(),
         plain_http: config.plain_http_hosts.clone(),
         git: around.git.clone(),
         log_tail_lines: usize::try_from(config.log_tail_lines).unwrap_or(usize::MAX),

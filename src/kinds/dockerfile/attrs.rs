@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{Platform, SolveSpec};
+use crate::model::{Platform, Provenance, SolveSpec};
 
 /// The frontend's attributes for a solve of `spec` for some of its platforms.
 pub fn dockerfile_attrs(spec: &SolveSpec, platforms: &[Platform]) -> BTreeMap<String, String> {
@@ -22,8 +22,17 @@ pub fn dockerfile_attrs(spec: &SolveSpec, platforms: &[Platform]) -> BTreeMap<St
     // after the arguments, so that none of them can take their place
     set("build-arg:BUILDKIT_CACHE_MOUNT_NS", &spec.cache_namespace);
     // BuildKit leaves the mounts' names out of a step's cache key, so that a step of one app, with what that app's mounts
-    // held, would serve another app of the same lines. A host name of the app's own stands in the key; it is in no image.
-    set("add-hosts", &format!("{}.cache.invalid=127.0.0.1", spec.cache_namespace));
+    // held, would serve another app of the same lines. A host name of the name space's own stands in the key; it is in no
+    // image.
+    set("add-hosts", &format!("{}.cache.invalid=127.0.0.1", spec.step_namespace));
+    match spec.attest.provenance {
+        Some(Provenance::Min) => set("attest:provenance", "mode=min"),
+        Some(Provenance::Max) => set("attest:provenance", "mode=max"),
+        None => {}
+    }
+    if let Some(generator) = &spec.attest.sbom {
+        set("attest:sbom", &format!("generator={generator}"));
+    }
     set("filename", spec.dockerfile_path.rsplit('/').next().unwrap_or("Dockerfile"));
     let list: Vec<String> = platforms.iter().map(Platform::to_string).collect();
     set("platform", &list.join(","));
@@ -57,7 +66,8 @@ mod tests {
             "context_tree": null, "dockerfile_path": "deploy/Dockerfile.web", "dockerfile_digest": null,
             "target": "run", "build_args": {"A": "1", "BUILDKIT_CACHE_MOUNT_NS": "another app's"},
             "labels": {"team": "shop"}, "compression": "gzip", "no_cache": true, "pull": true,
-            "cache_namespace": "ours"
+            "cache_namespace": "ours", "step_namespace": "of steps",
+            "attest": {"provenance": "max", "sbom": format!("r.example.com/scan@sha256:{}", "a".repeat(64))}
         }))
         .unwrap()
     }
@@ -70,7 +80,9 @@ mod tests {
     fn everything_in_the_spec_becomes_an_attribute() {
         let spec = spec();
         insta::assert_snapshot!(shown(&dockerfile_attrs(&spec, &spec.platforms)), @r"
-        add-hosts = ours.cache.invalid=127.0.0.1
+        add-hosts = of steps.cache.invalid=127.0.0.1
+        attest:provenance = mode=max
+        attest:sbom = generator=r.example.com/scan@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
         build-arg:A = 1
         build-arg:BUILDKIT_CACHE_MOUNT_NS = ours
         cmdline = dockerfile.v0
@@ -91,9 +103,10 @@ mod tests {
         (spec.no_cache, spec.pull, spec.target) = (false, false, None);
         spec.build_args.clear();
         spec.labels.clear();
+        spec.attest = crate::model::Attestations::default();
         let one: Vec<Platform> = vec!["linux/arm/v7".parse().unwrap()];
         insta::assert_snapshot!(shown(&dockerfile_attrs(&spec, &one)), @r"
-        add-hosts = ours.cache.invalid=127.0.0.1
+        add-hosts = of steps.cache.invalid=127.0.0.1
         build-arg:BUILDKIT_CACHE_MOUNT_NS = ours
         cmdline = ghcr.io/x/y:1
         filename = Dockerfile.web

@@ -7,10 +7,10 @@ use super::super::failure::{FailedSolve, missing_secret, refused_source, shown_s
 use super::super::progress::Translator;
 use super::ContextDirs;
 use crate::buildkit::session::filesync::{Concern, Missing, TransferStats};
-use crate::buildkit::{Exporter, Session, SolveError, SolveErrorKind, SolveRequest, SourceRule};
+use crate::buildkit::{CacheEntry, Exporter, Session, SolveError, SolveErrorKind, SolveRequest, SourceRule};
 use crate::event::Failure;
 use crate::kinds::dockerfile_attrs;
-use crate::model::{ImageName, Platform, SolveSpec, SourceRules};
+use crate::model::{CacheTags, ImageName, LayerCache, Platform, SolveSpec, SourceRules, Tag};
 
 /// One frontend solve whose image is pushed by digest. Exporter attributes are this list and no other.
 pub(super) fn request(
@@ -34,6 +34,8 @@ pub(super) fn request(
     SolveRequest {
         frontend: spec.frontend.clone(),
         frontend_attrs: dockerfile_attrs(spec, platforms),
+        cache_imports: cache_imports(spec, image, insecure),
+        cache_exports: cache_export(spec, platforms, image, insecure).into_iter().collect(),
         exporters: vec![Exporter { kind: "image".to_owned(), attrs }],
         // no record in the daemon's own history: it costs about 30 ms a build, and lemnos keeps one
         internal: true,
@@ -48,6 +50,45 @@ pub(super) fn request(
         },
         ..SolveRequest::default()
     }
+}
+
+fn registry_cache(image: &ImageName, tag: &Tag, insecure: bool) -> CacheEntry {
+    let mut attrs = BTreeMap::from([("ref".to_owned(), format!("{image}:{tag}"))]);
+    if insecure {
+        attrs.insert("registry.insecure".to_owned(), "true".to_owned());
+    }
+    CacheEntry { kind: "registry".to_owned(), attrs }
+}
+
+fn cache_imports(spec: &SolveSpec, image: &ImageName, insecure: bool) -> Vec<CacheEntry> {
+    spec.cache_tags.imports.iter().map(|tag| registry_cache(image, tag, insecure)).collect()
+}
+
+/// Where this solve's layers go. Of a build on several builders each solve of one platform has a tag of its own; what would
+/// overwrite another's is not kept.
+fn cache_export(
+    spec: &SolveSpec,
+    platforms: &[Platform],
+    image: &ImageName,
+    insecure: bool,
+) -> Option<CacheEntry> {
+    if spec.cache == LayerCache::Inline {
+        return Some(CacheEntry { kind: "inline".to_owned(), attrs: BTreeMap::new() });
+    }
+    let tag = spec.cache_tags.export.as_ref()?;
+    let tag = match platforms {
+        _ if platforms.len() == spec.platforms.len() => Some(tag.clone()),
+        [one] => CacheTags::of_one(tag, one),
+        _ => None,
+    }?;
+    let mut entry = registry_cache(image, &tag, insecure);
+    // every stage's layers, as an image that any registry takes; a cache that cannot be kept fails no push
+    for (key, value) in
+        [("mode", "max"), ("image-manifest", "true"), ("oci-mediatypes", "true"), ("ignore-error", "true")]
+    {
+        entry.attrs.insert(key.to_owned(), value.to_owned());
+    }
+    Some(entry)
 }
 
 /// The app's rules as the daemon takes them.

@@ -39,6 +39,7 @@ impl Normal {
         let text = counted(&text, r"sha256:[0-9a-f]{64}", "sha256:DIGEST-");
         let text = counted(&text, r"SHA256:[A-Za-z0-9+/]{43}", "SHA256:KEY-");
         let text = swap(&text, r#""cache_namespace": "[0-9a-f]+""#, r#""cache_namespace": "OF-THE-APP""#);
+        let text = swap(&text, r#""step_namespace": "[0-9a-f]+""#, r#""step_namespace": "OF-THE-APP""#);
         let text = builds(&text);
         let text = swap(&text, r"\(([0-9]+[smh] ?)+\)", "(N s)");
         let text = swap(&text, r"\b[0-9]+m[0-9]{2}s|\b[0-9]+\.[0-9]s", "N.Ns");

@@ -1,0 +1,152 @@
+//! What a build says of itself beside the image: provenance (how it was made) and an SBOM (what is in it).
+
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Digest, ImageName, Invalid, text_newtype};
+
+/// How much the provenance tells. <https://docs.docker.com/build/metadata/attestations/slsa-provenance/>
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provenance {
+    /// The materials and the times.
+    Min,
+    /// Also build arguments, the Dockerfile's text and every step: for whoever may pull the image.
+    Max,
+}
+
+/// The image that makes SBOMs, by digest: it is a program that sees every file of the image.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generator(String);
+text_newtype!(Generator);
+
+const GENERATOR_RULE: &str =
+    "HOST/PATH[:TAG]@sha256:DIGEST, for example docker.io/docker/buildkit-syft-scanner:1@sha256:…";
+
+impl FromStr for Generator {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let refuse = || Invalid::new("SBOM generator", text, GENERATOR_RULE);
+        let (named, digest) = text.split_once('@').ok_or_else(refuse)?;
+        digest.parse::<Digest>().map_err(|_| refuse())?;
+        let (name, tag) = match named.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+            _ => (named, None),
+        };
+        name.parse::<ImageName>().map_err(|_| refuse())?;
+        if tag.is_some_and(|tag| tag.parse::<super::Tag>().is_err()) {
+            return Err(refuse());
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// Whether there is to be an SBOM, and by which generator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sbom {
+    /// The one of the server's configuration.
+    Configured,
+    By(Generator),
+}
+
+/// What an app's settings ask for: `off`, or `provenance:min|max` and `sbom[:IMAGE]` with a comma between.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Attest {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provenance: Option<Provenance>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sbom: Option<Sbom>,
+}
+
+impl FromStr for Attest {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let refuse = || {
+            Invalid::new(
+                "list of attestations",
+                text,
+                "use off, or provenance:min, provenance:max, sbom, sbom:IMAGE@sha256:… with commas",
+            )
+        };
+        let mut attest = Self::default();
+        if text == "off" {
+            return Ok(attest);
+        }
+        for item in text.split(',').map(str::trim) {
+            let twice = match item.split_once(':').map_or((item, None), |(what, how)| (what, Some(how))) {
+                ("provenance", None | Some("min")) => attest.provenance.replace(Provenance::Min).is_some(),
+                ("provenance", Some("max")) => attest.provenance.replace(Provenance::Max).is_some(),
+                ("sbom", None) => attest.sbom.replace(Sbom::Configured).is_some(),
+                ("sbom", Some(image)) => attest.sbom.replace(Sbom::By(image.parse()?)).is_some(),
+                _ => return Err(refuse()),
+            };
+            if twice {
+                return Err(refuse());
+            }
+        }
+        Ok(attest)
+    }
+}
+
+impl std::fmt::Display for Attest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let provenance = self.provenance.map(|mode| match mode {
+            Provenance::Min => "provenance:min".to_owned(),
+            Provenance::Max => "provenance:max".to_owned(),
+        });
+        let sbom = self.sbom.as_ref().map(|sbom| match sbom {
+            Sbom::Configured => "sbom".to_owned(),
+            Sbom::By(generator) => format!("sbom:{generator}"),
+        });
+        let items: Vec<String> = provenance.into_iter().chain(sbom).collect();
+        f.write_str(if items.is_empty() { "off" } else { "" })?;
+        f.write_str(&items.join(","))
+    }
+}
+
+/// What a solve is told to attest.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Attestations {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provenance: Option<Provenance>,
+    /// The generator of the SBOM, where there is to be one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sbom: Option<Generator>,
+}
+
+impl Attestations {
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_is_read_and_written_alike() {
+        let image = format!("sbom:r.example.com/scan:1@sha256:{}", "a".repeat(64));
+        for text in ["off", "provenance:min", "provenance:max,sbom", &image] {
+            assert_eq!(text.parse::<Attest>().unwrap().to_string(), text);
+        }
+        assert_eq!("provenance".parse::<Attest>().unwrap().to_string(), "provenance:min");
+        let unpinned = "sbom:r.example.com/scan:1";
+        for wrong in [
+            "",
+            "on",
+            "provenance:all",
+            "sbom,sbom",
+            "off,sbom",
+            "provenance:min,provenance:max",
+            unpinned,
+            "sbom:",
+        ] {
+            assert!(wrong.parse::<Attest>().is_err(), "{wrong}");
+        }
+    }
+}
