@@ -21,6 +21,10 @@ enum Command {
         app: String,
         /// The secret's name: the id that `RUN --mount=type=secret,id=NAME` asks for.
         name: String,
+        /// A private key in OpenSSH's format, without passphrase, for `RUN --mount=type=ssh,id=NAME`; a mount without id
+        /// means the name default.
+        #[arg(long)]
+        ssh: bool,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -44,9 +48,9 @@ enum Command {
 
 pub async fn run(args: Args, desk: &mut dyn Desk) -> Result<u8, Report> {
     let (request, app, json, words) = match args.command {
-        Command::Add { app, name, json } => {
+        Command::Add { app, name, ssh, json } => {
             let (app, name): (AppName, SecretName) = (app.parse()?, name.parse()?);
-            let used_as = SecretUse::Secret;
+            let used_as = if ssh { SecretUse::Ssh } else { SecretUse::Secret };
             let words = format!("Added {name} to {app}");
             let value = read(desk, &app, &name).await?;
             (Request::AddSecret { app: app.clone(), name, used_as, value }, app, json, words)

@@ -5,6 +5,7 @@ use crate::error::Report;
 use crate::event::{BuildEvent, EventSink, Failure, Masker};
 use crate::model::{ImagePlan, Provenance, SecretUse};
 use crate::solve::BuildSecrets;
+use crate::store::StoredSecret;
 
 impl Pipeline {
     /// What the app's builds may mount, and what takes it, and the passwords that go to registries for it, out of texts.
@@ -25,8 +26,16 @@ impl Pipeline {
             let values = opened.iter().map(|secret| secret.value.expose());
             let passwords = logins.iter().map(|login| login.secret.expose().as_bytes());
             let masker = Masker::new(values.chain(passwords));
-            let mounts = opened.into_iter().filter(|secret| secret.used_as == SecretUse::Secret);
-            Ok(BuildSecrets::new(name, mounts.map(|secret| (secret.name, secret.value)), masker))
+            let (keys, mounts): (Vec<_>, Vec<_>) =
+                opened.into_iter().partition(|secret| secret.used_as == SecretUse::Ssh);
+            let pair = |secret: StoredSecret| (secret.name, secret.value);
+            let secrets = BuildSecrets::new(name.clone(), mounts.into_iter().map(pair), masker);
+            secrets.with_keys(keys.into_iter().map(pair)).map_err(|problem| {
+                let report = Report::user(format!("the app's SSH key {problem}"));
+                from_report(
+                    report.hint(format!("add another one: `lemnos secrets add {name} NAME --ssh <KEY`")),
+                )
+            })
         })
         .await
     }

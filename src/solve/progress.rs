@@ -440,7 +440,7 @@ mod tests {
         let mut step = Vertex {
             digest: "sha256:1".to_owned(),
             name: format!("{} RUN swordfish", "x".repeat(NAME_CHARS - 9)),
-            started_ms: Some(1),
+            started: Some(Moment::from_ms(1)),
             ..Vertex::default()
         };
         translator.take(SolveEvent::Vertex(step.clone()));
@@ -453,7 +453,7 @@ mod tests {
         say(2, "a warning\n");
         say(1, "fish\nfirst ");
         say(1, "line\nlast line\nsword");
-        step.completed_ms = Some(2);
+        step.completed = Some(Moment::from_ms(2));
         step.error = Some(format!("{}swordfish", "e".repeat(NAME_CHARS - 5)));
         translator.take(SolveEvent::Vertex(step));
         let (_, tail) = translator.failed("sha256:1").unwrap();

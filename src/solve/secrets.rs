@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::buildkit::session::secrets::{SecretError, SecretStore};
+use crate::buildkit::session::ssh::{Agent, PrivateKey};
 use crate::event::Masker;
 use crate::model::{AppName, SecretName, SecretValue};
 
@@ -15,6 +16,7 @@ pub struct BuildSecrets {
     /// Whose they are; none for a build without a server, which has none.
     app: Option<AppName>,
     mounts: Arc<Mounts>,
+    agents: BTreeMap<String, Agent>,
     masker: Masker,
 }
 
@@ -34,7 +36,24 @@ impl BuildSecrets {
         masker: Masker,
     ) -> Self {
         let mounts = mounts.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
-        Self { app: Some(app), mounts: Arc::new(Mounts(mounts)), masker }
+        Self { app: Some(app), mounts: Arc::new(Mounts(mounts)), agents: BTreeMap::new(), masker }
+    }
+
+    /// With private keys that sign for steps with `--mount=type=ssh`; the error names the key that cannot be used.
+    pub fn with_keys(
+        mut self,
+        keys: impl IntoIterator<Item = (SecretName, SecretValue)>,
+    ) -> Result<Self, String> {
+        for (name, value) in keys {
+            let text = std::str::from_utf8(value.expose()).map_err(|_| format!("{name}: it is not text"))?;
+            let key = PrivateKey::parse(text).map_err(|problem| format!("{name}: {problem}"))?;
+            self.agents.insert(name.to_string(), Agent::Keys(Arc::new([key])));
+        }
+        Ok(self)
+    }
+
+    pub(super) fn agents(&self) -> BTreeMap<String, Agent> {
+        self.agents.clone()
     }
 
     pub fn masker(&self) -> &Masker {

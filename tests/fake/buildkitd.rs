@@ -33,6 +33,8 @@ type Bytestream = BoxStream<'static, Result<BytesMessage, Status>>;
 
 type Hijack = dyn Fn(Streaming<BytesMessage>) -> Result<Bytestream, Status> + Send + Sync;
 
+type Prune = dyn Fn(PruneRequest) -> Result<Vec<i64>, Status> + Send + Sync;
+
 /// What the daemon does with each call.
 #[derive(Clone)]
 pub struct Script {
@@ -48,7 +50,7 @@ pub struct Script {
     pub history: Arc<dyn Fn() -> BoxStream<'static, Result<BuildHistoryEvent, Status>> + Send + Sync>,
     /// Bytes that its collection always leaves, and the sizes of what it drops when it is told to; none: all of `usage`.
     pub reserved: i64,
-    pub prune: Option<Arc<dyn Fn(PruneRequest) -> Result<Vec<i64>, Status> + Send + Sync>>,
+    pub prune: Option<Arc<Prune>>,
 }
 
 impl Default for Script {

@@ -167,7 +167,7 @@ async fn a_cache_in_a_registry_serves_a_build_whose_steps_were_forgotten() {
     // a daemon that has forgotten is another daemon; here the import must at least be found and read
     let import = SolveRequest { cache_imports: vec![cache], ..request };
     let (_, events) = build(&connect(&engines().buildkit).await, import).await;
-    let imported = |e: &SolveEvent| matches!(e, SolveEvent::Vertex(v) if v.name.starts_with("importing cache manifest") && v.completed_ms.is_some() && v.error.is_none());
+    let imported = |e: &SolveEvent| matches!(e, SolveEvent::Vertex(v) if v.name.starts_with("importing cache manifest") && v.completed.is_some() && v.error.is_none());
     assert!(events.iter().any(imported), "{events:?}");
     assert!(cached(&events, "RUN echo"));
 }

@@ -71,6 +71,8 @@ const COMMANDS: &[(&str, Run)] = &[
         Elsewhere("tests/live/secrets.rs adds secrets; there is no FILE here"),
     ),
     ("lemnos secrets add APP NAME", Elsewhere("a mention; tests/live/secrets.rs follows it")),
+    ("lemnos secrets add shop default --ssh <KEY", Elsewhere("tests/live/secrets.rs adds a key")),
+    ("lemnos secrets add APP default --ssh", Elsewhere("as above")),
     ("lemnos secrets list shop", Elsewhere("tests/live/secrets.rs lists them")),
     ("lemnos secrets remove shop npm_token", Elsewhere("tests/live/secrets.rs removes one")),
     ("lemnos users add grace --admin", Shows(&["Added grace, an admin"])),

@@ -217,3 +217,27 @@ fn a_secret_in_a_build_argument_is_no_secret() {
     house.commit(&shop, &[("more", "x")], "more");
     house.push(&shop, &["main"]).failed().shows("provenance:max would publish it").hides("canary-npm");
 }
+
+/// A key of the app signs for a step that mounts it, and is in nothing: not the key of another app, nor one with a passphrase.
+#[test]
+fn an_ssh_key_signs_for_the_step_that_mounts_it() {
+    let house = House::start("ssh-mount");
+    app(&house, "shop");
+    let key = house.generate_key("deploy");
+    let private = std::fs::read_to_string(&key).unwrap();
+    let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
+    let dockerfile = "FROM busybox\nCOPY root /\nCOPY key.pub /\n\
+        RUN --mount=type=ssh ssh-add -L > /keys && ssh-add -T /key.pub\n";
+    let shop = house.repository("shop", &[("Dockerfile", dockerfile), ("key.pub", &public)]);
+    crate::services::install("/usr/bin/ssh-add", &shop.join("root"));
+    house.commit(&shop, &[], "the program");
+    house.push(&shop, &["main"]).failed().shows("ssh");
+    house
+        .lemnos_reading(&["secrets", "add", "shop", "default", "--ssh"], &public)
+        .failed()
+        .shows("not in OpenSSH's format");
+    let added = house.lemnos_reading(&["secrets", "add", "shop", "default", "--ssh"], &private);
+    added.succeeded().shows("RUN --mount=type=ssh");
+    house.push(&shop, &["main"]).succeeded();
+    assert_eq!(house.image_file("shop", "main", "linux/amd64", "keys").unwrap().trim(), public.trim());
+}

@@ -136,7 +136,7 @@ async fn a_step_reads_the_secrets_that_it_mounts() {
 }
 
 /// Copies a program of this machine with what it links to.
-fn install(program: &str, root: &Path) {
+pub fn install(program: &str, root: &Path) {
     let output = Command::new("ldd").arg(program).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let libraries = text.split_whitespace().filter(|word| word.starts_with('/'));

@@ -46,6 +46,7 @@ pub(super) fn request(
             transfers: transfers.clone(),
             auth: context.auth.clone(),
             secrets: Some(context.secrets.store()),
+            agents: context.secrets.agents(),
             ..Session::default()
         },
         ..SolveRequest::default()
