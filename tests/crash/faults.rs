@@ -46,7 +46,8 @@ pub fn on_record(house: &House, refused: &[(&str, &str)]) {
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
     assert!(peak < 200 << 10, "{peak} KiB");
-    assert_eq!(house.leftovers(), [] as [String; 0]);
+    // an end that the database did not take is written a second later at the soonest
+    house.settles("what was refused", House::leftovers);
     let record = house.lemnos(&["audit", "--limit", "1000", "--json"]);
     let found: Vec<(String, String)> = record
         .lines()
