@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::standing::Record;
 
 /// Nothing here takes near as long, even on a busy machine.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(180);
 
 /// Plays a part by the app's name: `echo`, `repo`, `sink`, `flood`, `held`, `panic`.
 #[derive(Default)]
