@@ -62,7 +62,7 @@ impl TaggerConfig {
     /// With the git at `program`, an absolute path.
     pub fn new(program: PathBuf) -> Self {
         Self {
-            git: Git { program, timeout: Duration::from_secs(30) },
+            git: Git::new(program, Duration::from_secs(30)),
             patience: Duration::from_secs(120),
             read_back_tries: 4,
             read_back_pause: Duration::from_millis(100),

@@ -1,7 +1,8 @@
-//! A ref transaction in one `git update-ref --stdin` child: locked and verified, then committed or aborted.
+//! A ref transaction in a `git update-ref --stdin` child: locked and verified, then committed or aborted.
 //!
 //! The child lives on our end of its stdin: when that closes, because we abort, die or are killed, git aborts and takes its
 //! lock files away. So it is never killed by us. It runs in its own process group, with an environment built from empty.
+//! After a transaction that went well it waits a few seconds for the repository's next one (`idle`).
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -12,13 +13,24 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
 use crate::model::{RefName, RefUpdate, Sha};
 
+mod idle;
+use idle::Idle;
+
 /// The git program that moves refs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Git {
     /// Absolute: PATH is not consulted.
     pub program: PathBuf,
     /// For one step of a transaction.
     pub timeout: Duration,
+    /// Its children that wait for a repository's next transaction.
+    idle: Idle,
+}
+
+impl Git {
+    pub fn new(program: PathBuf, timeout: Duration) -> Self {
+        Self { program, timeout, idle: Idle::default() }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -48,12 +60,55 @@ const LOCK_PATIENCE_MS: u64 = 1000;
 /// Refs that are locked, with their old values verified. Dropping it aborts.
 #[derive(Debug)]
 pub struct RefTransaction {
+    keeper: Keeper,
+    names: Vec<String>,
+    timeout: Duration,
+    /// Where the child goes when all went well.
+    idle: Idle,
+    repository: PathBuf,
+}
+
+/// One `git update-ref --stdin`, for one transaction after the other.
+#[derive(Debug)]
+struct Keeper {
     child: Child,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
     stderr: ChildStderr,
-    names: Vec<String>,
-    timeout: Duration,
+    /// Transactions that it has begun.
+    begun: u32,
+}
+
+impl Keeper {
+    fn start(git: &Git, repository: &Path) -> Result<Self, RefError> {
+        let spawn = |cause: String| RefError::Spawn { program: git.program.clone(), cause };
+        let mut child = command(git, repository)
+            .args(["update-ref", "--no-deref", "--stdin"])
+            .spawn()
+            .map_err(|error| spawn(error.to_string()))?;
+        let (Some(stdin), Some(stdout), Some(stderr)) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            return Err(spawn("its pipes are missing".to_owned()));
+        };
+        Ok(Self { child, stdin, stdout: BufReader::new(stdout), stderr, begun: 0 })
+    }
+
+    /// Writes `text` and reads the answers: false when git ended instead.
+    async fn say(&mut self, text: &str, answers: &[&str]) -> bool {
+        if self.stdin.write_all(text.as_bytes()).await.is_err() {
+            return false;
+        }
+        let mut line = String::new();
+        for answer in answers {
+            line.clear();
+            let read = (&mut self.stdout).take(256).read_line(&mut line).await;
+            if read.is_err() || line.trim_end() != *answer {
+                return false;
+            }
+        }
+        true
+    }
 }
 
 fn command(git: &Git, repository: &Path) -> Command {
@@ -99,19 +154,14 @@ impl RefTransaction {
             script.push_str(&line);
         }
         script.push_str("prepare\n");
-        let spawn = |cause: String| RefError::Spawn { program: git.program.clone(), cause };
-        let mut child = command(git, repository)
-            .args(["update-ref", "--no-deref", "--stdin"])
-            .spawn()
-            .map_err(|error| spawn(error.to_string()))?;
-        let (Some(stdin), Some(stdout), Some(stderr)) =
-            (child.stdin.take(), child.stdout.take(), child.stderr.take())
-        else {
-            return Err(spawn("its pipes are missing".to_owned()));
-        };
         let names = updates.iter().map(|update| update.name.to_string()).collect();
-        let stdout = BufReader::new(stdout);
-        let mut transaction = Self { child, stdin, stdout, stderr, names, timeout: git.timeout };
+        let mut keeper = match git.idle.take(repository) {
+            Some(keeper) => keeper,
+            None => Keeper::start(git, repository)?,
+        };
+        keeper.begun += 1;
+        let (idle, repository) = (git.idle.clone(), repository.to_owned());
+        let mut transaction = Self { keeper, names, timeout: git.timeout, idle, repository };
         if transaction.say(&script, &["start: ok", "prepare: ok"]).await? {
             return Ok(transaction);
         }
@@ -123,41 +173,36 @@ impl RefTransaction {
         if !self.say("commit\n", &["commit: ok"]).await? {
             return Err(self.death().await);
         }
-        self.end().await;
+        self.rest();
         Ok(())
     }
 
     /// Lets the refs go unmoved; returns when their lock files are gone.
     pub async fn abort(mut self) {
-        // when git is gone already, so are its locks
-        if let Err(error) = self.say("abort\n", &["abort: ok"]).await {
-            tracing::warn!("aborting a ref transaction: {error}");
+        match self.say("abort\n", &["abort: ok"]).await {
+            Ok(true) => self.rest(),
+            Ok(false) => self.end().await,
+            Err(error) => {
+                tracing::warn!("aborting a ref transaction: {error}");
+                self.end().await;
+            }
         }
-        self.end().await;
     }
 
-    /// Writes `text` and reads the answers: false when git ended instead.
     async fn say(&mut self, text: &str, answers: &[&str]) -> Result<bool, RefError> {
-        let talk = async {
-            if self.stdin.write_all(text.as_bytes()).await.is_err() {
-                return false;
-            }
-            let mut line = String::new();
-            for answer in answers {
-                line.clear();
-                let read = (&mut self.stdout).take(256).read_line(&mut line).await;
-                if read.is_err() || line.trim_end() != *answer {
-                    return false;
-                }
-            }
-            true
-        };
-        tokio::time::timeout(self.timeout, talk).await.map_err(|_| RefError::Timeout { after: self.timeout })
+        let after = self.timeout;
+        tokio::time::timeout(after, self.keeper.say(text, answers))
+            .await
+            .map_err(|_| RefError::Timeout { after })
+    }
+
+    fn rest(self) {
+        self.idle.put(&self.repository, self.keeper);
     }
 
     /// Why git ended.
     async fn death(self) -> RefError {
-        let Self { mut child, stdin, stderr, names, timeout, .. } = self;
+        let Self { keeper: Keeper { mut child, stdin, stderr, .. }, names, timeout, .. } = self;
         drop(stdin);
         let mut text = Vec::new();
         let last_words = async {
@@ -170,8 +215,9 @@ impl RefTransaction {
         classify(&String::from_utf8_lossy(&text), names)
     }
 
+    /// When git is gone, so are its locks.
     async fn end(self) {
-        let Self { mut child, stdin, timeout, .. } = self;
+        let Self { keeper: Keeper { mut child, stdin, .. }, timeout, .. } = self;
         drop(stdin);
         let _ = tokio::time::timeout(timeout, child.wait()).await;
     }

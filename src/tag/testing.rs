@@ -32,7 +32,7 @@ impl Repository {
             .into_iter()
             .find(|path| path.exists())
             .expect("tests need git at /usr/bin, /usr/local/bin or /bin");
-        let repository = Self { path, git: Git { program, timeout: Duration::from_secs(20) }, _root: root };
+        let repository = Self { path, git: Git::new(program, Duration::from_secs(20)), _root: root };
         repository.run(&["init", "--quiet", "--bare"]);
         repository
     }

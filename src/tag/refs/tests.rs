@@ -117,7 +117,7 @@ async fn a_git_that_was_killed_leaves_a_lock_that_the_start_clears() {
     let mut held = RefTransaction::prepare(&repository.git, &repository.path, std::slice::from_ref(&create))
         .await
         .unwrap();
-    held.child.start_kill().unwrap();
+    held.keeper.child.start_kill().unwrap();
     assert!(held.commit().await.is_err());
     let lock = repository.path.join("refs/heads/main.lock");
     assert_eq!(locks(&repository), std::slice::from_ref(&lock), "the case is real");
@@ -134,7 +134,7 @@ async fn a_git_that_was_killed_leaves_a_lock_that_the_start_clears() {
 #[tokio::test]
 async fn a_missing_git_is_said() {
     let repository = Repository::new();
-    let git = Git { program: "/nonexistent/git".into(), timeout: Duration::from_secs(1) };
+    let git = Git::new("/nonexistent/git".into(), Duration::from_secs(1));
     let a = repository.commit("a");
     let error =
         RefTransaction::prepare(&git, &repository.path, &[update("refs/heads/main", &Sha::zero(), &a)])
@@ -142,4 +142,86 @@ async fn a_missing_git_is_said() {
             .err()
             .unwrap();
     assert!(error.to_string().starts_with("/nonexistent/git: "), "{error}");
+}
+
+#[tokio::test]
+async fn a_child_that_did_well_serves_the_next_transaction_and_sees_what_others_did_meanwhile() {
+    let repository = Repository::new();
+    let [a, b] = [repository.commit("a"), repository.commit("b")];
+    let zero = Sha::zero();
+    let waiting = || repository.git.idle.count(&repository.path);
+    let prepare =
+        async |update: RefUpdate| RefTransaction::prepare(&repository.git, &repository.path, &[update]).await;
+    prepare(update("refs/heads/one", &zero, &a)).await.unwrap().commit().await.unwrap();
+    assert_eq!(waiting(), 1);
+    let first = prepare(update("refs/heads/two", &zero, &a)).await.unwrap();
+    let id = first.keeper.child.id();
+    assert_eq!(waiting(), 0, "one child, one transaction");
+    // at the same time another: each has its own
+    let second = prepare(update("refs/heads/three", &zero, &a)).await.unwrap();
+    assert_ne!(second.keeper.child.id(), id);
+    first.abort().await;
+    second.abort().await;
+    assert_eq!(waiting(), 2);
+    // refs, packed refs and objects that it has not made itself
+    repository.set("refs/heads/main", &a);
+    let c = repository.commit("c");
+    repository.run(&["pack-refs", "--all"]);
+    repository.run(&["repack", "-a", "-d", "-q"]);
+    let error = prepare(update("refs/heads/main", &zero, &b)).await.err().unwrap();
+    assert!(matches!(error, RefError::Moved { .. }), "{error}");
+    assert_eq!(waiting(), 1, "the child of a transaction that failed is gone");
+    let error = prepare(update("refs/heads/one/below", &zero, &b)).await.err().unwrap();
+    assert!(matches!(error, RefError::Clash { .. }), "{error}");
+    prepare(update("refs/heads/four", &zero, &a)).await.unwrap().commit().await.unwrap();
+    repository.run(&["update-ref", "-d", "refs/heads/one"]);
+    prepare(update("refs/heads/one/below", &zero, &c)).await.unwrap().commit().await.unwrap();
+    assert_eq!(at(&repository, "refs/heads/one/below").await, c);
+}
+
+#[tokio::test]
+async fn a_child_that_died_while_it_waited_is_not_asked() {
+    let repository = Repository::new();
+    let a = repository.commit("a");
+    let go = async |name: &str| {
+        let update = update(name, &Sha::zero(), &a);
+        RefTransaction::prepare(&repository.git, &repository.path, &[update]).await.unwrap()
+    };
+    let transaction = go("refs/heads/one").await;
+    let id = i32::try_from(transaction.keeper.child.id().unwrap()).unwrap();
+    transaction.commit().await.unwrap();
+    let id = rustix::process::Pid::from_raw(id).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::KILL).unwrap();
+    while rustix::process::test_kill_process(id).is_ok()
+        && !std::fs::read_to_string(format!("/proc/{}/stat", id.as_raw_nonzero()))
+            .is_ok_and(|s| s.contains(") Z "))
+    {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    go("refs/heads/two").await.commit().await.unwrap();
+    assert_eq!(at(&repository, "refs/heads/two").await, a);
+}
+
+#[tokio::test]
+async fn nobody_waits_for_long() {
+    let repository = Repository::new();
+    let a = repository.commit("a");
+    let transaction = RefTransaction::prepare(
+        &repository.git,
+        &repository.path,
+        &[update("refs/heads/main", &Sha::zero(), &a)],
+    )
+    .await
+    .unwrap();
+    let id = transaction.keeper.child.id().unwrap();
+    transaction.commit().await.unwrap();
+    assert_eq!(repository.git.idle.count(&repository.path), 1);
+    while repository.git.idle.count(&repository.path) > 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let running =
+        || std::fs::read_to_string(format!("/proc/{id}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    while running() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
