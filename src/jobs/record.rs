@@ -19,6 +19,9 @@ const LOG_LIMIT_BYTES: usize = 64 << 20;
 const LINE_COST_BYTES: usize = 128;
 /// Events per transaction of the writer.
 const BATCH_EVENTS: usize = 512;
+/// How long an event waits for company before it is written: each transaction costs a flush of the disk, and there is one
+/// writer for all builds. Whoever follows the stored log is as far behind; the pusher is not.
+const LINGER: Duration = Duration::from_millis(200);
 
 /// Where the rendered lines go; called with whole lines, must not block.
 pub type LineSink = Arc<dyn Fn(&str) + Send + Sync>;
@@ -198,10 +201,21 @@ async fn write(
 ) -> Result<(), StoreError> {
     let mut batch = Vec::with_capacity(BATCH_EVENTS);
     while events.recv_many(&mut batch, BATCH_EVENTS).await > 0 {
+        let gathered = gather(&mut events, &mut batch);
+        // ends early when the batch is full, and when no more will come
+        let _ = tokio::time::timeout(LINGER, gathered).await;
         store.append_events(&build, &batch).await?;
         batch.clear();
     }
     Ok(())
+}
+
+async fn gather(events: &mut mpsc::UnboundedReceiver<Recorded>, batch: &mut Vec<Recorded>) {
+    while let room @ 1.. = BATCH_EVENTS.saturating_sub(batch.len()) {
+        if events.recv_many(batch, room).await == 0 {
+            return;
+        }
+    }
 }
 
 /// Tells the pusher that the build is alive whenever nothing was shown for `interval`.
