@@ -14,6 +14,7 @@ pub mod gateway;
 mod graph;
 mod history;
 mod image_name;
+pub mod join;
 mod liveness;
 pub mod llb;
 mod progress;

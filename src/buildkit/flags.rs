@@ -46,7 +46,7 @@ fn pair<'a>(flag: &'static str, given: &str, field: &'a str) -> Result<(&'a str,
 }
 
 /// What Go's `strconv.ParseBool` takes.
-fn truth(text: &str) -> Option<bool> {
+pub(super) fn truth(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),

@@ -9,6 +9,7 @@ mod filesend;
 mod flags;
 mod gateway;
 mod history;
+mod join;
 mod memory;
 mod progress;
 mod secrets;

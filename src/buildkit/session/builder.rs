@@ -142,6 +142,11 @@ impl SessionBuilder {
         self.step(|this| once(&mut this.session.stores, "content stores", id.to_owned(), store))
     }
 
+    /// Whether a content store is offered by that name already.
+    pub fn has_store(&self, id: &str) -> bool {
+        self.session.stores.contains_key(id)
+    }
+
     /// The OCI layout at `path`, to be read as the context `oci-layout://ID@DIGEST`.
     pub fn oci_layout(self, id: &str, path: &Path) -> Self {
         self.opened(format!("oci:{id}"), ContentStore::read_only(path))

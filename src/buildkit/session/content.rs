@@ -8,6 +8,7 @@
 mod digest;
 mod index;
 mod ingest;
+mod reset;
 mod store;
 
 use std::collections::BTreeMap;

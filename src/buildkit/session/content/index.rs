@@ -62,8 +62,24 @@ impl ContentStore {
         Ok(called(NAME).or_else(|| called(TAG)).cloned())
     }
 
+    /// The only image of the store's index; none where there are several.
+    pub fn only(&self) -> Result<Option<Descriptor>, StoreError> {
+        let index = self.index()?;
+        let mut manifests = index.map(|index| index.manifests).unwrap_or_default();
+        Ok(manifests.pop().filter(|_| manifests.is_empty()))
+    }
+
     /// Calls `descriptor`, and nothing else, `tag`.
-    pub fn tag(&self, mut descriptor: Descriptor, tag: &str) -> Result<(), StoreError> {
+    pub fn tag(&self, descriptor: Descriptor, tag: &str) -> Result<(), StoreError> {
+        self.call(descriptor, None, tag)
+    }
+
+    /// Gives `descriptor`, and nothing else, the image's name `name`; its tag is that of the name.
+    pub fn name(&self, descriptor: Descriptor, name: &str) -> Result<(), StoreError> {
+        self.call(descriptor, Some(name), object(name))
+    }
+
+    fn call(&self, mut descriptor: Descriptor, name: Option<&str>, tag: &str) -> Result<(), StoreError> {
         self.must_be_writable()?;
         let lock = self.lock()?;
         let mut index = self.index()?.unwrap_or_else(|| Index {
@@ -72,14 +88,25 @@ impl ContentStore {
             manifests: Vec::new(),
             more: Map::new(),
         });
+        let called = |found: &Descriptor, key: &str| found.annotations.get(key).cloned().unwrap_or_default();
+        index
+            .manifests
+            .retain(|known| called(known, TAG) != tag || called(known, NAME) != name.unwrap_or_default());
+        if let Some(name) = name {
+            descriptor.annotations.insert(NAME.to_owned(), name.to_owned());
+        }
         descriptor.annotations.insert(TAG.to_owned(), tag.to_owned());
-        index.manifests.retain(|known| known.annotations.get(TAG).is_none_or(|name| name != tag));
         index.manifests.push(descriptor);
         self.replace("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         let text = serde_json::to_vec(&index).map_err(|problem| StoreError::Index(problem.to_string()))?;
         self.replace("index.json", &text)?;
         drop(lock);
         Ok(())
+    }
+
+    /// Everything that the index names.
+    pub(super) fn manifests(&self) -> Result<Vec<Descriptor>, StoreError> {
+        Ok(self.index()?.map(|index| index.manifests).unwrap_or_default())
     }
 
     fn index(&self) -> Result<Option<Index>, StoreError> {
@@ -119,6 +146,17 @@ impl ContentStore {
                 Err(cause) => return Err(io::Error::from(cause).into()),
             }
         }
+    }
+}
+
+/// What stands behind an image's name: a tag, or a digest with its `@`. As containerd takes it, the first of either ends
+/// the name.
+fn object(name: &str) -> &str {
+    let path = name.find('/').unwrap_or_default();
+    let found = name.get(path..).and_then(|rest| rest.find([':', '@'])).map(|at| path + at);
+    match found.map(|at| name.split_at(at).1) {
+        None => "",
+        Some(rest) => rest.strip_prefix(':').unwrap_or(rest),
     }
 }
 
