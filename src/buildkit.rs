@@ -30,8 +30,8 @@ pub use history::{
     BuildResult, Descriptor, ExportError, ExporterRecord, Failure, HistoryEvent, HistoryQuery, Record, State,
 };
 pub use progress::{
-    Display, Mode, Moment, Position, ProgressGroup, Range, Size, SolveEvent, Source, UnknownMode, Vertex,
-    VertexLog, VertexStatus, Warning,
+    Display, Mode, Moment, NoTerminal, Position, ProgressGroup, Range, Size, SolveEvent, Source, UnknownMode,
+    Vertex, VertexLog, VertexStatus, Warning,
 };
 pub use query::{Device, Info, Queries, Worker};
 pub use session::{

@@ -228,8 +228,21 @@ impl Client {
         request: SolveRequest,
         on_event: impl FnMut(SolveEvent) + Send,
     ) -> Result<SolveResult, SolveError> {
-        solve::run(&self.control, &self.wire, request, on_event).await
+        self.solve_by_message(request, one_by_one(on_event)).await
     }
+
+    /// The same, told in the daemon's own portions: what [`super::Display::gather`] takes.
+    pub async fn solve_by_message(
+        &self,
+        request: SolveRequest,
+        on_message: impl FnMut(Vec<SolveEvent>) + Send,
+    ) -> Result<SolveResult, SolveError> {
+        solve::run(&self.control, &self.wire, request, on_message).await
+    }
+}
+
+pub(super) fn one_by_one(mut on_event: impl FnMut(SolveEvent) + Send) -> impl FnMut(Vec<SolveEvent>) + Send {
+    move |events| events.into_iter().for_each(&mut on_event)
 }
 
 /// A channel over `stream`, which is given out once: there is no second connection.

@@ -37,7 +37,7 @@ pub use resolve::{
     AttestationChain, Blob, GitSource, HttpSource, ImageConfig, ImageSource, ResolveOptions, SourceMetadata,
 };
 
-use super::connect::{Client, MESSAGE_LIMIT};
+use super::connect::{Client, MESSAGE_LIMIT, one_by_one};
 use super::error::SolveError;
 use super::graph;
 use super::progress::{Position, Range, SolveEvent, Source};
@@ -64,9 +64,23 @@ impl Client {
         Function: FnOnce(Gateway) -> Running + Send,
         Running: Future<Output = Result<GatewayResult, GatewayError>> + Send,
     {
+        self.build_by_message(request, function, one_by_one(on_event)).await
+    }
+
+    /// The same, told in the daemon's own portions: what [`super::Display::gather`] takes.
+    pub async fn build_by_message<Function, Running>(
+        &self,
+        request: SolveRequest,
+        function: Function,
+        on_message: impl FnMut(Vec<SolveEvent>) + Send,
+    ) -> Result<SolveResult, SolveError>
+    where
+        Function: FnOnce(Gateway) -> Running + Send,
+        Running: Future<Output = Result<GatewayResult, GatewayError>> + Send,
+    {
         let (control, wire, channel) = self.parts();
         let run = |begun| serve(channel, begun, function);
-        solve::run_function(control, wire, request, run, on_event).await
+        solve::run_function(control, wire, request, run, on_message).await
     }
 }
 

@@ -4,6 +4,7 @@
 //! Text is passed on as it came, which is whatever a build prints: escape it before showing it.
 
 mod collect;
+mod definition;
 mod display;
 mod moment;
 mod plain;
@@ -14,8 +15,9 @@ mod tree;
 use bytes::Bytes;
 use lemnos_proto::control as wire;
 use lemnos_proto::pb;
+use prost::Message;
 
-pub use display::{Display, Mode, Size, UnknownMode};
+pub use display::{Display, Mode, NoTerminal, Size, UnknownMode};
 pub use moment::Moment;
 
 /// One thing that happened in a solve.
@@ -98,6 +100,8 @@ pub struct Source {
     pub language: String,
     pub text: String,
     pub ranges: Vec<Range>,
+    /// The steps by which the file got to the daemon: a serialised `pb::Definition`, or nothing.
+    pub definition: Bytes,
 }
 
 /// From `start` to `end`, both included.
@@ -189,6 +193,7 @@ impl From<wire::VertexWarning> for Warning {
                 language: info.language,
                 text: text(&info.data),
                 ranges: w.ranges.iter().map(Range::from).collect(),
+                definition: info.definition.map(|steps| steps.encode_to_vec().into()).unwrap_or_default(),
             }),
         }
     }

@@ -108,10 +108,10 @@ pub(super) async fn run(
     control: &ControlClient<Channel>,
     connection: &Wire,
     request: SolveRequest,
-    on_event: impl FnMut(SolveEvent) + Send,
+    on_message: impl FnMut(Vec<SolveEvent>) + Send,
 ) -> Result<SolveResult, SolveError> {
     message::one_of_frontend_and_definition(&request)?;
-    drive(control, connection, request, |_| std::future::pending(), on_event).await
+    drive(control, connection, request, |_| std::future::pending(), on_message).await
 }
 
 /// Begins a build whose result a function of ours returns over the gateway. `function` ends when it has returned it, or
@@ -121,14 +121,14 @@ pub(super) async fn run_function<Function, Running>(
     connection: &Wire,
     request: SolveRequest,
     function: Function,
-    on_event: impl FnMut(SolveEvent) + Send,
+    on_message: impl FnMut(Vec<SolveEvent>) + Send,
 ) -> Result<SolveResult, SolveError>
 where
     Function: FnOnce(Begun) -> Running,
     Running: Future<Output = Result<(), SolveError>>,
 {
     message::neither_frontend_nor_definition(&request)?;
-    drive(control, connection, request, function, on_event).await
+    drive(control, connection, request, function, on_message).await
 }
 
 async fn drive<Function, Running>(
@@ -136,7 +136,7 @@ async fn drive<Function, Running>(
     connection: &Wire,
     request: SolveRequest,
     function: Function,
-    on_event: impl FnMut(SolveEvent) + Send,
+    on_message: impl FnMut(Vec<SolveEvent>) + Send,
 ) -> Result<SolveResult, SolveError>
 where
     Function: FnOnce(Begun) -> Running,
@@ -155,7 +155,7 @@ where
     let mut asking = control.clone();
     let solving = pin!(async move { asking.solve(message).await.map(Response::into_inner) }.fuse());
     let function = pin!(function(begun).fuse());
-    let mut progress = Progress::new(control.clone(), reference.clone(), on_event);
+    let mut progress = Progress::new(control.clone(), reference.clone(), on_message);
     let lost = pin!(liveness::until_lost(control, connection));
     let outcome = Build { solving, function, failed, tunnel, progress: &mut progress }.verdict(lost).await;
     match outcome {
@@ -191,7 +191,7 @@ impl<S, G, F> Build<'_, S, G, F>
 where
     S: FusedFuture<Output = Result<wire::SolveResponse, Status>>,
     G: FusedFuture<Output = Result<(), SolveError>>,
-    F: FnMut(SolveEvent) + Send,
+    F: FnMut(Vec<SolveEvent>) + Send,
 {
     /// Follows the build until the daemon has decided, or cannot any more. The session ends here: what is left to tell
     /// needs none.

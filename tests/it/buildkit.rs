@@ -184,6 +184,23 @@ async fn progress_is_told_while_the_build_runs() {
 }
 
 #[tokio::test]
+async fn progress_can_be_taken_in_the_daemons_own_portions() {
+    let both = || {
+        let mut message = vertex("sha256:a", "a", "");
+        message.logs = log(b"x".to_vec()).logs;
+        message
+    };
+    let script = Script::default().status(move || {
+        futures::stream::iter([Ok(both()), Ok(wire::StatusResponse::default()), Ok(log(b"y".to_vec()))])
+    });
+    let daemon = Daemon::new(script).listen();
+    let mut portions = Vec::new();
+    let client = daemon.client().await;
+    client.solve_by_message(dockerfile(&[]), |events| portions.push(events.len())).await.unwrap();
+    assert_eq!(portions, [2, 1]);
+}
+
+#[tokio::test]
 async fn progress_is_read_to_its_end_after_the_verdict() {
     let script = Script::default().status(|| {
         let late = futures::stream::once(async {

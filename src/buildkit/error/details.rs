@@ -134,6 +134,7 @@ fn source(json: SourceJson) -> Option<Source> {
             .into_iter()
             .map(|r| Range { start: position(r.start), end: position(r.end) })
             .collect(),
+        ..Source::default()
     })
 }
 

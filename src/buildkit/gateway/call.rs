@@ -305,7 +305,7 @@ struct SourceJson {
 fn sources<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Source>, D::Error> {
     let source = |json: Option<SourceJson>| {
         let SourceJson { filename, language, data } = json.unwrap_or_default();
-        Source { filename, language, text: decoded(&data), ranges: Vec::new() }
+        Source { filename, language, text: decoded(&data), ..Source::default() }
     };
     Ok(nullable(from)?.into_iter().map(source).collect())
 }

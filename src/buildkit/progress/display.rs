@@ -54,6 +54,11 @@ impl fmt::Display for Mode {
     }
 }
 
+/// The redrawn tree was asked for where nothing can be redrawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("progress as a tree (tty) needs a terminal, and there is none: write plain, or auto")]
+pub struct NoTerminal;
+
 /// A terminal's size in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size {
@@ -67,9 +72,15 @@ impl Default for Size {
     }
 }
 
+/// Events that wait for the next tick, at most.
+const GATHERED: usize = 1_000;
+
 /// A build's progress as text.
 #[derive(Debug)]
-pub struct Display(Renderer);
+pub struct Display {
+    renderer: Renderer,
+    gathered: Vec<SolveEvent>,
+}
 
 #[derive(Debug)]
 enum Renderer {
@@ -81,24 +92,41 @@ enum Renderer {
 
 impl Display {
     /// `terminal`: whether the text goes to one; `color`: whether it may have colours there.
-    pub fn new(mode: Mode, terminal: bool, color: bool) -> Self {
-        Self(match mode {
+    pub fn new(mode: Mode, terminal: bool, color: bool) -> Result<Self, NoTerminal> {
+        let renderer = match mode {
+            Mode::Tty if !terminal => return Err(NoTerminal),
             Mode::Auto if !terminal => Renderer::Plain(Box::default()),
             Mode::Auto | Mode::Tty => Renderer::Tree(Box::new(Tree::new(color))),
             Mode::Plain => Renderer::Plain(Box::default()),
             Mode::RawJson => Renderer::RawJson,
             Mode::Quiet => Renderer::Quiet,
-        })
+        };
+        Ok(Self { renderer, gathered: Vec::new() })
     }
 
     /// Whether `tick` has something to do: a frame tells how long steps take even when nothing else happens.
     pub fn is_redrawn(&self) -> bool {
-        matches!(self.0, Renderer::Tree(_))
+        matches!(self.renderer, Renderer::Tree(_))
+    }
+
+    /// Takes events in as they come, one message of the daemon's in each call; what it gives is to be printed at once.
+    /// With `rawjson` that is a line; text for people waits for the next tick, so that steps interrupt each other less.
+    pub fn gather(&mut self, mut events: Vec<SolveEvent>, now: Moment) -> String {
+        if !matches!(self.renderer, Renderer::Plain(_)) {
+            return self.update(&events, now);
+        }
+        self.gathered.append(&mut events);
+        if self.gathered.len() < GATHERED { String::new() } else { self.let_out(now) }
+    }
+
+    fn let_out(&mut self, now: Moment) -> String {
+        let events = std::mem::take(&mut self.gathered);
+        self.update(&events, now)
     }
 
     /// Takes events in; what it gives is to be printed at once. With `rawjson`, each call is a line.
     pub fn update(&mut self, events: &[SolveEvent], now: Moment) -> String {
-        match &mut self.0 {
+        match &mut self.renderer {
             Renderer::Tree(tree) => {
                 tree.take(events, now);
                 String::new()
@@ -111,18 +139,19 @@ impl Display {
 
     /// To be called every 100 ms or so, and printed.
     pub fn tick(&mut self, now: Moment, size: Size) -> String {
-        match &mut self.0 {
+        match &mut self.renderer {
             Renderer::Tree(tree) => tree.frame(now, size),
-            Renderer::Plain(plain) => plain.update(&[], now),
+            Renderer::Plain(_) => self.let_out(now),
             Renderer::RawJson | Renderer::Quiet => String::new(),
         }
     }
 
     /// After the last event: what is left to print.
     pub fn finish(&mut self, now: Moment, size: Size) -> String {
-        match &mut self.0 {
+        let gathered = self.let_out(now);
+        match &mut self.renderer {
             Renderer::Tree(tree) => tree.finish(now, size),
-            Renderer::Plain(plain) => plain.finish(now),
+            Renderer::Plain(plain) => gathered + &plain.finish(now),
             Renderer::RawJson | Renderer::Quiet => String::new(),
         }
     }

@@ -1,10 +1,10 @@
-//! Events as JSON, one object a line, name by name as buildx and buildctl print it with `--progress=rawjson`. Only a
-//! warning's `sourceInfo.definition`, the steps by which its file got to the daemon, is not told: no event keeps it.
+//! Events as JSON, one object a line, name by name as buildx and buildctl print it with `--progress=rawjson`.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Serialize, Serializer};
 
+use super::definition;
 use super::{Moment, Position, ProgressGroup, SolveEvent, Vertex, VertexLog, VertexStatus, Warning};
 
 /// One message of a daemon's.
@@ -104,6 +104,8 @@ struct SourceJson<'a> {
     filename: &'a str,
     #[serde(skip_serializing_if = "<[u8]>::is_empty", serialize_with = "as_base64")]
     data: &'a [u8],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    definition: Option<serde_json::Value>,
     #[serde(skip_serializing_if = "str::is_empty")]
     language: &'a str,
 }
@@ -209,6 +211,9 @@ impl<'a> From<&'a Warning> for WarningJson<'a> {
             source_info: w.source.as_ref().map(|source| SourceJson {
                 filename: &source.filename,
                 data: source.text.as_bytes(),
+                definition: Some(&source.definition)
+                    .filter(|steps| !steps.is_empty())
+                    .and_then(|steps| definition::json(steps)),
                 language: &source.language,
             }),
             range: w

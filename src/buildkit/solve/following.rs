@@ -28,7 +28,7 @@ const REOPEN_LIMIT: u32 = 10;
 pub(super) struct Progress<F> {
     control: ControlClient<Channel>,
     reference: String,
-    on_event: F,
+    on_message: F,
     stream: Stream,
     names: BTreeMap<String, String>,
     failed: Option<FailedVertex>,
@@ -48,10 +48,10 @@ pub(super) enum Step {
     Broken(Status),
 }
 
-impl<F: FnMut(SolveEvent) + Send> Progress<F> {
-    pub(super) fn new(control: ControlClient<Channel>, reference: String, on_event: F) -> Self {
+impl<F: FnMut(Vec<SolveEvent>) + Send> Progress<F> {
+    pub(super) fn new(control: ControlClient<Channel>, reference: String, on_message: F) -> Self {
         let stream = Self::open(&control, &reference);
-        Self { control, reference, on_event, stream, names: BTreeMap::new(), failed: None, reopened: 0 }
+        Self { control, reference, on_message, stream, names: BTreeMap::new(), failed: None, reopened: 0 }
     }
 
     fn open(control: &ControlClient<Channel>, reference: &str) -> Stream {
@@ -101,8 +101,9 @@ impl<F: FnMut(SolveEvent) + Send> Progress<F> {
     }
 
     fn tell(&mut self, message: wire::StatusResponse) {
-        for event in progress::events(message) {
-            if let SolveEvent::Vertex(vertex) = &event {
+        let events: Vec<SolveEvent> = progress::events(message).collect();
+        for event in &events {
+            if let SolveEvent::Vertex(vertex) = event {
                 if self.names.len() < NAME_LIMIT || self.names.contains_key(&vertex.digest) {
                     self.names.insert(vertex.digest.clone(), vertex.name.clone());
                 }
@@ -112,7 +113,9 @@ impl<F: FnMut(SolveEvent) + Send> Progress<F> {
                     self.failed = Some(FailedVertex { digest, name });
                 }
             }
-            (self.on_event)(event);
+        }
+        if !events.is_empty() {
+            (self.on_message)(events);
         }
     }
 

@@ -1,11 +1,15 @@
 //! How progress is shown, as snapshots of one scripted build, and as a property: nothing foreign steers a terminal.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use lemnos::buildkit::{
-    Display, Mode, Moment, Position, Range, Size, SolveEvent, Source, Vertex, VertexLog, VertexStatus,
-    Warning,
+    Display, Mode, Moment, NoTerminal, Position, Range, Size, SolveEvent, Source, Vertex, VertexLog,
+    VertexStatus, Warning,
 };
+use lemnos_proto::pb;
 use proptest::prelude::*;
+use prost::Message as _;
 
 /// The daemon's clock is a minute ahead of ours.
 const SHIFT: i64 = 60_000;
@@ -115,7 +119,7 @@ fn acts() -> Vec<(i64, Vec<SolveEvent>)> {
 
 #[test]
 fn plain_is_a_log_that_grows() {
-    let mut display = Display::new(Mode::Plain, true, true);
+    let mut display = Display::new(Mode::Plain, true, true).unwrap();
     let mut text = String::new();
     for (ms, events) in acts() {
         text.push_str(&display.update(&events, now(ms)));
@@ -126,7 +130,7 @@ fn plain_is_a_log_that_grows() {
 
 #[test]
 fn a_step_that_waits_gets_its_turn() {
-    let mut display = Display::new(Mode::Plain, false, false);
+    let mut display = Display::new(Mode::Plain, false, false).unwrap();
     let first = display.update(&[step("a", 0, None), step("b", 0, None), log("a", 100, "one\n")], now(0));
     assert_eq!(first, "#1 a\n#1 0.100 one\n");
     assert_eq!(display.update(&[log("b", 1_000, "two\n")], now(1_000)), "");
@@ -139,7 +143,7 @@ fn a_step_that_waits_gets_its_turn() {
 
 #[test]
 fn a_tree_is_redrawn_in_place() {
-    let mut display = Display::new(Mode::Auto, true, false);
+    let mut display = Display::new(Mode::Auto, true, false).unwrap();
     let mut text = String::new();
     for (ms, events) in acts() {
         assert_eq!(display.update(&events, now(ms)), "");
@@ -183,7 +187,7 @@ fn screen(text: &str, rows: usize) -> Vec<String> {
 fn a_small_terminal_gets_a_small_frame_with_what_works() {
     for rows in 2..12_u16 {
         let size = Size { columns: 40, rows };
-        let mut display = Display::new(Mode::Tty, true, true);
+        let mut display = Display::new(Mode::Tty, true, true).unwrap();
         let mut text = String::new();
         for (ms, events) in acts().into_iter().take(3) {
             display.update(&events, now(ms));
@@ -200,8 +204,8 @@ fn a_small_terminal_gets_a_small_frame_with_what_works() {
 
 #[test]
 fn rawjson_is_a_line_a_call_and_quiet_is_nothing() {
-    let mut json = Display::new(Mode::RawJson, true, true);
-    let mut quiet = Display::new(Mode::Quiet, true, true);
+    let mut json = Display::new(Mode::RawJson, true, true).unwrap();
+    let mut quiet = Display::new(Mode::Quiet, true, true).unwrap();
     for (ms, events) in acts() {
         let line = json.update(&events, now(ms));
         assert_eq!(line.matches('\n').count(), 1);
@@ -211,6 +215,100 @@ fn rawjson_is_a_line_a_call_and_quiet_is_nothing() {
         assert_eq!(quiet.update(&events, now(ms)), "");
     }
     assert_eq!(json.finish(now(0), Size::default()) + &quiet.finish(now(0), Size::default()), "");
+}
+
+/// Go's client reads it by these names; the live test compares with what buildctl prints.
+#[test]
+fn rawjson_tells_the_steps_by_which_a_warned_of_file_came() {
+    let metadata = pb::OpMetadata {
+        description: BTreeMap::from([("a".into(), "b".into())]),
+        caps: BTreeMap::from([("source.local".into(), true), ("off".into(), false)]),
+        ..Default::default()
+    };
+    let place = pb::Location {
+        source_index: 1,
+        ranges: vec![pb::Range {
+            start: Some(pb::Position { line: 3, character: 0 }),
+            end: Some(pb::Position::default()),
+        }],
+    };
+    let info = pb::SourceInfo { filename: "f".into(), data: b"x".to_vec(), ..Default::default() };
+    let definition = pb::Definition {
+        def: vec![b"op".to_vec()],
+        metadata: BTreeMap::from([("sha256:0".into(), metadata)]),
+        source: Some(pb::Source {
+            locations: BTreeMap::from([("sha256:0".into(), pb::Locations { locations: vec![place] })]),
+            infos: vec![info],
+        }),
+    };
+    let source = Source { definition: definition.encode_to_vec().into(), ..Source::default() };
+    let warning = Warning { vertex: "a".into(), source: Some(source), ..Warning::default() };
+    let mut json = Display::new(Mode::RawJson, false, false).unwrap();
+    let line = json.gather(vec![SolveEvent::Warning(warning)], now(0));
+    let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+    insta::assert_json_snapshot!(value["warnings"][0]["sourceInfo"]["definition"], @r#"
+    {
+      "Source": {
+        "infos": [
+          {
+            "data": "eA==",
+            "filename": "f"
+          }
+        ],
+        "locations": {
+          "sha256:0": {
+            "locations": [
+              {
+                "ranges": [
+                  {
+                    "end": {},
+                    "start": {
+                      "line": 3
+                    }
+                  }
+                ],
+                "sourceIndex": 1
+              }
+            ]
+          }
+        }
+      },
+      "def": [
+        "b3A="
+      ],
+      "metadata": {
+        "sha256:0": {
+          "caps": {
+            "off": false,
+            "source.local": true
+          },
+          "description": {
+            "a": "b"
+          }
+        }
+      }
+    }
+    "#);
+}
+
+#[test]
+fn text_for_people_waits_for_the_tick_and_a_tree_for_a_terminal() {
+    let mut display = Display::new(Mode::Plain, false, false).unwrap();
+    let steps = || vec![step("a", 0, None), step("b", 0, None), log("b", 100, "one\n")];
+    assert_eq!(display.gather(steps(), now(0)), "");
+    assert_eq!(display.gather(vec![log("a", 100, "two\n")], now(0)), "");
+    assert_eq!(display.tick(now(100), Size::default()), "#1 a\n#1 0.100 two\n");
+    assert_eq!(display.tick(now(200), Size::default()), "");
+    assert_eq!(display.gather(vec![step("a", 0, Some(300))], now(300)), "");
+    let rest = display.finish(now(300), Size::default());
+    assert!(rest.starts_with("#1 DONE 0.3s\n") && rest.contains("#2 0.100 one\n"), "{rest}");
+    // a daemon that talks faster than the ticks is not kept in memory
+    let many: Vec<_> = (0..2_000).map(|n| log("b", n, "more\n")).collect();
+    let mut fast = Display::new(Mode::Plain, false, false).unwrap();
+    fast.gather(steps(), now(0));
+    assert!(fast.gather(many, now(1)).contains(" more\n"));
+    assert_eq!(Display::new(Mode::Tty, false, false).unwrap_err(), NoTerminal);
+    assert!(NoTerminal.to_string().contains("plain"));
 }
 
 #[test]
@@ -263,7 +361,7 @@ proptest! {
             events.push(with("a", 0, Some(5), |v| v.error = Some(error)));
         }
         for mode in [Mode::Plain, Mode::Tty, Mode::RawJson] {
-            let mut display = Display::new(mode, true, true);
+            let mut display = Display::new(mode, true, true).unwrap();
             let mut text = display.update(&events, now(10));
             text.push_str(&display.tick(now(10), Size::default()));
             text.push_str(&display.tick(now(20_000), Size::default()));
