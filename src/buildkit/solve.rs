@@ -41,7 +41,7 @@ pub use policy::{
 use super::error::{SolveError, chain};
 use super::liveness;
 use super::progress::SolveEvent;
-use super::session::{Session, Tunnel};
+use super::session::{Session, Tunnel, filesend};
 use super::wire::Wire;
 use following::{Progress, Step};
 
@@ -144,6 +144,7 @@ where
 {
     let reference = request.reference.clone().unwrap_or_else(|| uuid::Uuid::now_v7().simple().to_string());
     let tunnel = Tunnel::open(control.clone(), &request.session)?;
+    let exports = request.session.exports.clone();
     let message = message::message(&reference, tunnel.id(), request)?;
     let begun = Begun {
         reference: reference.clone(),
@@ -158,9 +159,13 @@ where
     let mut progress = Progress::new(control.clone(), reference.clone(), on_message);
     let lost = pin!(liveness::until_lost(control, connection));
     let outcome = Build { solving, function, failed, tunnel, progress: &mut progress }.verdict(lost).await;
+    let kept = filesend::decide(&exports, outcome.is_ok()).await;
     match outcome {
         Ok(done) => {
             progress.finish().await;
+            kept.map_err(|cause| {
+                SolveError::invalid(format!("the export cannot be put in its place: {cause}"))
+            })?;
             Ok(SolveResult { attrs: done.exporter_response, reference })
         }
         Err(failure) => {

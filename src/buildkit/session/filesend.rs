@@ -1,7 +1,7 @@
 //! FileSend: what exporters send back: one stream of bytes (`tar`, `oci`, `docker`), or a directory (`local`).
 //!
 //! Invariants: an exporter is found by its number and by nothing else; an output counts only when its stream ended in
-//! good order, so that a broken build leaves no half of one under its name; memory does not grow with the size. Both
+//! good order and the build ended well, so that a broken one leaves no half under its name; memory does not grow with the size. Both
 //! kinds share one method, whose messages differ: they are taken as bytes, and read by the target's kind.
 
 mod codec;
@@ -55,7 +55,7 @@ impl fmt::Debug for Export {
 }
 
 impl Export {
-    /// A stream into the file at `path`, which is replaced when the stream is whole.
+    /// A stream into the file at `path`, which is replaced when the build has ended well.
     pub fn file(path: &Path) -> Self {
         Self::Stream(Arc::new(FileOutput::new(path)))
     }
@@ -69,6 +69,17 @@ impl Export {
     pub fn dir(path: &Path) -> Self {
         Self::Dir(DirExport { path: path.to_owned(), delete: false })
     }
+}
+
+/// Makes what the exporters of a build sent final, or throws it away.
+pub(in crate::buildkit) async fn decide(targets: &BTreeMap<u32, Export>, well: bool) -> std::io::Result<()> {
+    let mut outcome = Ok(());
+    for target in targets.values() {
+        if let Export::Stream(output) = target {
+            outcome = outcome.and(output.decide(well).await);
+        }
+    }
+    outcome
 }
 
 /// A directory to write into.

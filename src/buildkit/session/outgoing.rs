@@ -78,9 +78,11 @@ where
     let slot = end.clone();
     let work = work(Outbox { queue: queue.clone(), taking });
     tokio::spawn(async move {
+        // whoever went away first: what the work is at is then for nobody
         let result = tokio::select! {
-            result = work => result,
+            biased;
             () = queue.closed() => Err(gone()),
+            result = work => result,
         };
         // set once, here, while `queue` still keeps the stream open
         let _ = slot.set(result);

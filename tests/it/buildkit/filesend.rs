@@ -79,12 +79,13 @@ async fn streams_go_to_the_exporter_that_they_name() {
     });
     send(&session, "7", pieces("longer than the pipe is wide")).await.unwrap();
     assert_eq!(reading.await.unwrap(), "longer than the pipe is wide");
-    assert_eq!(std::fs::read_to_string(at("zero.tar")).unwrap(), "without a number");
-    assert_eq!(std::fs::read_to_string(at("one.tar")).unwrap(), "the second");
     assert_eq!(send(&session, "7", pieces("again")).await.unwrap_err().code(), Code::AlreadyExists);
     assert_eq!(send(&session, "2", pieces("x")).await.unwrap_err().code(), Code::NotFound);
     assert_eq!(send(&session, "one", pieces("x")).await.unwrap_err().code(), Code::InvalidArgument);
     assert_eq!(send(&session, "-1", pieces("x")).await.unwrap_err().code(), Code::InvalidArgument);
+    session.end(true).await.unwrap();
+    assert_eq!(std::fs::read_to_string(at("zero.tar")).unwrap(), "without a number");
+    assert_eq!(std::fs::read_to_string(at("one.tar")).unwrap(), "the second");
     assert_eq!(names(dir.path()), ["one.tar", "zero.tar"]);
 }
 
@@ -114,6 +115,35 @@ async fn a_stream_that_breaks_leaves_what_was_there() {
     until("the half is removed", || names(dir.path()) == ["out.tar"]).await;
     drop(pieces);
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "from before");
+}
+
+/// A daemon whose export breaks in the middle closes the stream like a whole one, and fails the build afterwards.
+#[tokio::test]
+async fn a_file_takes_its_name_when_the_build_ends_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("out.tar");
+    std::fs::write(&path, "from before").unwrap();
+    let begin =
+        || async { serve(Session::builder("k").export(0, Export::file(&path)).build().unwrap()).await };
+    let session = begin().await;
+    send(&session, "0", vec![Bytes::from_static(b"half of")]).await.unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "from before");
+    session.end(false).await.unwrap_err();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "from before");
+    assert_eq!(names(dir.path()), ["out.tar"]);
+    let session = begin().await;
+    send(&session, "0", vec![Bytes::from_static(b"all of it")]).await.unwrap();
+    session.end(true).await.unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "all of it");
+    assert_eq!(names(dir.path()), ["out.tar"]);
+    // what cannot be put there fails the build that the daemon calls good
+    let session = begin().await;
+    send(&session, "0", vec![Bytes::from_static(b"nowhere")]).await.unwrap();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir_all(path.join("in the way")).unwrap();
+    let error = session.end(true).await.unwrap_err();
+    assert!(error.message.contains("put in its place"), "{error}");
+    assert_eq!(names(dir.path()), ["out.tar"]);
 }
 
 #[tokio::test]

@@ -75,7 +75,8 @@ impl StreamingService<Bytes> for DiffCopy {
 }
 
 /// A request's body that ends only where the sender ended it. Without this, one that is given up in the middle looks as if
-/// it were whole: the HTTP library takes a cancelled stream for a finished one.
+/// it were whole: the HTTP library takes a stream that is reset without an error for a finished one, and tonic takes one
+/// that is cancelled for a finished one. So whatever breaks it is told as something else.
 struct Whole<B>(Pin<Box<B>>);
 
 impl<B> Body for Whole<B>
@@ -92,11 +93,12 @@ where
     ) -> Poll<Option<Result<hyper::body::Frame<Self::Data>, StdError>>> {
         match self.0.as_mut().poll_frame(cx) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Some(frame)) => Poll::Ready(Some(frame.map_err(Into::into))),
+            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(frame))),
             Poll::Ready(None) if self.0.is_end_stream() => Poll::Ready(None),
-            Poll::Ready(None) => {
-                // not `cancelled`, which tonic takes for an end too
-                let given_up = Status::aborted("the stream was given up before its end");
+            Poll::Ready(broken) => {
+                let cause = broken.and_then(Result::err).map(Into::<StdError>::into);
+                let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+                let given_up = Status::aborted(format!("the stream broke off before its end{cause}"));
                 Poll::Ready(Some(Err(given_up.into())))
             }
         }
@@ -141,5 +143,53 @@ impl Decoder for Raw {
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
         Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A body that ends as told, after one message.
+    struct Ending {
+        message: Option<Bytes>,
+        end: Option<Status>,
+        ended_by_sender: bool,
+    }
+
+    impl Body for Ending {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, Status>>> {
+            match self.message.take() {
+                Some(message) => Poll::Ready(Some(Ok(hyper::body::Frame::data(message)))),
+                None => Poll::Ready(self.end.take().map(Err)),
+            }
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.ended_by_sender && self.message.is_none()
+        }
+    }
+
+    async fn ends(end: Option<Status>, ended_by_sender: bool) -> Result<Option<Bytes>, Status> {
+        let message = Some(Bytes::from_static(b"\0\0\0\0\x01x"));
+        let body = Whole(Box::pin(Ending { message, end, ended_by_sender }));
+        let mut stream = Streaming::new_request(Raw, body, None, None);
+        assert_eq!(stream.message().await.unwrap().as_deref(), Some(&b"x"[..]));
+        stream.message().await
+    }
+
+    #[tokio::test]
+    async fn only_the_sender_ends_a_stream() {
+        assert_eq!(ends(None, true).await.unwrap(), None);
+        for broken in [None, Some(Status::cancelled("given up")), Some(Status::unavailable("cut"))] {
+            let told = ends(broken.clone(), false).await.unwrap_err();
+            assert_eq!(told.code(), tonic::Code::Aborted, "{broken:?}: {told}");
+        }
     }
 }

@@ -1,12 +1,14 @@
 //! Where the bytes of an exported stream go.
 //!
-//! Invariant: a stream that is dropped before it is finished leaves nothing under the output's name.
+//! Invariants: a stream that is dropped before it is finished leaves nothing under the output's name; nor does one of a
+//! build that fails afterwards. A daemon whose export breaks in the middle ends the stream as if it were whole, and says
+//! only with its verdict on the build that it is not.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,6 +23,12 @@ pub trait Output: Send + Sync {
     /// Begins a stream; `about` is what the exporter tells of it. An error of kind `AlreadyExists` says that it was
     /// begun before. What an error says is told to the daemon.
     async fn open(&self, about: &BTreeMap<String, String>) -> io::Result<Box<dyn OutputStream>>;
+
+    /// The build has ended, and well or not: what was finished becomes final, or is thrown away.
+    async fn decide(&self, well: bool) -> io::Result<()> {
+        let _ = well;
+        Ok(())
+    }
 }
 
 /// A stream that has begun.
@@ -31,21 +39,32 @@ pub trait OutputStream: Send {
     async fn finish(self: Box<Self>) -> io::Result<()>;
 }
 
-/// A file, replaced when the stream is whole. What is there and is no regular file (a pipe, a terminal) is written to.
+/// A file, replaced when the stream is whole and the build has ended well. What is there and is no regular file (a pipe, a terminal) is written to.
 #[derive(Debug, Clone)]
 pub struct FileOutput {
     path: PathBuf,
+    finished: Finished,
+}
+
+/// Where the bytes of a whole stream wait for the verdict. Dropping it removes them.
+type Finished = Arc<Mutex<Option<tempfile::TempPath>>>;
+
+fn finished(slot: &Finished) -> MutexGuard<'_, Option<tempfile::TempPath>> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl FileOutput {
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned() }
+        Self { path: path.to_owned(), finished: Finished::default() }
     }
 
     fn begin(&self) -> io::Result<FileStream> {
         if std::fs::metadata(&self.path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
             let file = std::fs::File::options().write(true).open(&self.path)?;
             return Ok(FileStream { file: buffered(file), place: None });
+        }
+        if self.path.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
         }
         let dir = match self.path.parent() {
             Some(dir) if !dir.as_os_str().is_empty() => dir,
@@ -58,7 +77,7 @@ impl FileOutput {
             // its message names the directory
             .map_err(|cause| io::Error::from(cause.kind()))?;
         let (file, temporary) = temporary.into_parts();
-        Ok(FileStream { file: buffered(file), place: Some((temporary, self.path.clone())) })
+        Ok(FileStream { file: buffered(file), place: Some((temporary, self.finished.clone())) })
     }
 }
 
@@ -73,12 +92,20 @@ impl Output for FileOutput {
         let begun = tokio::task::spawn_blocking(move || this.begin()).await;
         Ok(Box::new(begun.map_err(io::Error::other)??))
     }
+
+    async fn decide(&self, well: bool) -> io::Result<()> {
+        let temporary = finished(&self.finished).take();
+        let Some(temporary) = temporary.filter(|_| well) else { return Ok(()) };
+        let path = self.path.clone();
+        let moved = tokio::task::spawn_blocking(move || temporary.persist(path)).await;
+        moved.map_err(io::Error::other)?.map_err(|problem| io::Error::from(problem.error.kind()))
+    }
 }
 
 struct FileStream {
     file: BufWriter<tokio::fs::File>,
-    /// Where the bytes are until they are all there, and where they belong. Dropping the first removes it.
-    place: Option<(tempfile::TempPath, PathBuf)>,
+    /// Where the bytes are until they are all there, and where they wait then. Dropping the first removes it.
+    place: Option<(tempfile::TempPath, Finished)>,
 }
 
 #[async_trait]
@@ -89,9 +116,10 @@ impl OutputStream for FileStream {
 
     async fn finish(mut self: Box<Self>) -> io::Result<()> {
         self.file.flush().await?;
-        let Some((temporary, path)) = self.place.take() else { return Ok(()) };
-        let moved = tokio::task::spawn_blocking(move || temporary.persist(path)).await;
-        moved.map_err(io::Error::other)?.map_err(|problem| io::Error::from(problem.error.kind()))
+        if let Some((temporary, slot)) = self.place.take() {
+            *finished(&slot) = Some(temporary);
+        }
+        Ok(())
     }
 }
 
