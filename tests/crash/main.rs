@@ -16,3 +16,4 @@ mod house;
 mod schedule;
 mod seeds;
 mod spine;
+mod stopping;
