@@ -4,6 +4,7 @@
 //! `jobs` decides nothing about what a build does: `Stages` do.
 
 mod build;
+mod caches;
 mod ending;
 mod lanes;
 mod pushes;

@@ -23,7 +23,7 @@ use crate::failpoint::{Failpoints, Point};
 use crate::metrics::{self, Stage};
 use crate::model::{
     BuildId, BuildPlan, Digest, Generator, ImagePlan, ImagePrefix, Platform, Publication, Push, RefUpdate,
-    Sha, SourcePolicy, SourceRules,
+    Sha, SolveSpec, SourcePolicy, SourceRules, Tag,
 };
 use crate::plan::{self, BuildConfig, CommitFacts, PlanInput};
 use crate::receive::tree::CommitTree;
@@ -158,8 +158,10 @@ impl Pipeline {
     }
 
     async fn claim_tags(&self, job: &RefBuild, image: &ImagePlan) -> Result<(), Failure> {
+        let caches = image.solves.iter().flat_map(SolveSpec::written_caches);
+        let owned: Vec<Tag> = image.owned_tags().iter().cloned().chain(caches).collect();
         self.store
-            .claim_tags(&job.push.app.id, &image.name, &job.update.name, image.owned_tags())
+            .claim_tags(&job.push.app.id, &image.name, &job.update.name, &owned)
             .await
             .map_err(|e| from_report(Report::from(e)))
     }

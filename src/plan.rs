@@ -20,7 +20,7 @@ use crate::model::{
 pub use crate::kinds::{
     BUILD_CONFIG, BuildConfig, By, CommitFacts, KindError, PlanInput, check_build_arg, default_frontends,
 };
-pub use tags::{TagError, TagInput, check_template};
+pub use tags::{TagError, TagInput, check_template, is_cache_tag};
 
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {

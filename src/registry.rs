@@ -227,6 +227,26 @@ impl Registry {
         Ok(digest)
     }
 
+    /// Takes a tag away; what other tags stand at stays. One that is not there is away.
+    pub async fn remove_tag(&self, image: &ImageName, tag: &Tag) -> Result<(), RegistryError> {
+        let remove = |reference: Reference| Call::manifest(Method::DELETE, image, &reference);
+        match self.exchange.call(&remove(tag.clone().into())).await {
+            Ok(_) => return Ok(()),
+            Err(error) if matches!(*error.problem, Problem::NotFound { .. } | Problem::Rejected { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        if self.head_manifest(image, &tag.clone().into()).await?.is_none() {
+            return Ok(());
+        }
+        // this registry removes by digest only, and with a digest every tag that stands at it: the tag goes with a manifest
+        // that no other stands at. Whether the registry removes at all is tried before the tag is moved.
+        let stand_in = stand_in(image, tag);
+        let digest = self.put_manifest(image, &Digest::of(&stand_in).into(), INDEX, stand_in.clone()).await?;
+        self.exchange.call(&remove(digest.clone().into())).await?;
+        self.put_manifest(image, &tag.clone().into(), INDEX, stand_in).await?;
+        self.exchange.call(&remove(digest.into())).await.map(drop)
+    }
+
     /// The registry's own time, as its API's root tells it.
     pub async fn time(&self, host: &str) -> Result<Option<std::time::SystemTime>, RegistryError> {
         self.exchange.ping(host).await
@@ -248,6 +268,15 @@ impl Registry {
     pub async fn ping(&self, host: &str) -> Result<(), RegistryError> {
         self.exchange.ping(host).await.map(drop)
     }
+}
+
+/// An index of nothing, of this tag alone.
+fn stand_in(image: &ImageName, tag: &Tag) -> Bytes {
+    let annotations = serde_json::json!({ "org.opencontainers.image.ref.name": format!("{image}:{tag}") });
+    let index = serde_json::json!({
+        "schemaVersion": 2, "mediaType": INDEX, "manifests": [], "annotations": annotations,
+    });
+    index.to_string().into()
 }
 
 fn same(call: &Call, expected: &Digest, found: &Digest) -> Result<(), RegistryError> {

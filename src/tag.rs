@@ -184,6 +184,11 @@ impl Tagger {
         tokio::spawn(run.in_current_span()).await.map_err(|error| TagError::Abnormal(error.to_string()))?
     }
 
+    /// Takes a tag away that nothing follows: no image's, and of no ref that is there.
+    pub async fn remove(&self, image: &ImageName, tag: &Tag) -> Result<(), TagError> {
+        Ok(self.shared.registry.remove_tag(image, tag).await?)
+    }
+
     /// Counts one more accepted move of a ref that stays where it is: what is built anew for it follows in its turn. `Gone`
     /// or `Moved` when it does not stand at `commit`.
     pub async fn accept_in_place(

@@ -452,10 +452,8 @@ impl Shared {
         at: &crate::model::Sha,
         number: i64,
     ) {
-        if at.is_zero()
-            && let Err(error) = self.store.release_tags(&push.app.id, name).await
-        {
-            tracing::warn!(%error, reference = %name, "the deleted ref still owns its tags");
+        if at.is_zero() {
+            self.release_tags(push, name).await;
         }
         self.lanes.moved(&push.app.id, name, at, number, None);
     }

@@ -145,13 +145,21 @@ impl CacheTags {
         self.export.is_none() && self.imports.is_empty()
     }
 
-    /// `tag` as a solve of one platform of several uses it: solves of one build on several builders write beside each other.
+    /// `tag` as a solve uses it that has some of the platforms, this one first: solves of one build on several builders write
+    /// beside each other.
     pub fn of_one(tag: &Tag, platform: &Platform) -> Option<Tag> {
         format!("{tag}-{}", platform.to_string().replace('/', "-")).parse().ok()
     }
 }
 
 impl SolveSpec {
+    /// Every tag that the layers of this solve may be written to, however it is split over builders.
+    pub fn written_caches(&self) -> Vec<Tag> {
+        let Some(tag) = &self.cache_tags.export else { return Vec::new() };
+        let parts = self.platforms.iter().filter_map(|platform| CacheTags::of_one(tag, platform));
+        std::iter::once(tag.clone()).chain(parts).collect()
+    }
+
     /// What decides the result, commit and tags left out: equal keys may share children. None where the tree has no id.
     /// Left out are `no_cache` and `pull`, and where caches are: the ref's, while its images may serve another ref. Every other
     /// field is in the key; a new field is in it by itself.

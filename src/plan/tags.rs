@@ -99,6 +99,10 @@ pub fn cache_tag(reference: &RefName) -> Option<Tag> {
     format!("{CACHE_TAG_PREFIX}{name}-{digest}").parse().ok()
 }
 
+pub fn is_cache_tag(tag: &Tag) -> bool {
+    tag.as_str().starts_with(CACHE_TAG_PREFIX)
+}
+
 /// The app's templates or the defaults of the ref, then the additional ones.
 fn templates(input: &TagInput<'_>) -> Result<Vec<Template>, TagError> {
     let mut all = Vec::new();

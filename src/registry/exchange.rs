@@ -49,6 +49,7 @@ impl Call {
         let verb = match method {
             Method::PUT => "putting",
             Method::HEAD => "looking up",
+            Method::DELETE => "removing",
             _ => "getting",
         };
         let joint = match reference {
@@ -97,8 +98,30 @@ impl Call {
         RegistryError::new(&self.host, self.doing.clone(), problem)
     }
 
-    fn writes(&self) -> bool {
-        self.body.is_some()
+    /// What a token has to allow.
+    fn access(&self) -> Access {
+        match (&self.body, &self.method) {
+            (Some(_), _) => Access::Push,
+            (None, &Method::DELETE) => Access::Delete,
+            (None, _) => Access::Pull,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Pull,
+    Push,
+    Delete,
+}
+
+impl Access {
+    fn actions(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Push => "pull,push",
+            Self::Delete => "pull,push,delete",
+        }
     }
 }
 
@@ -260,14 +283,13 @@ impl Exchange {
     async fn signed(&self, call: &Call) -> Result<Reply, RegistryError> {
         let _slot = self.slots.acquire().await;
         // a login that was changed or taken away signs nothing any more
-        let [push, pull, basic] = signature_keys(call, self.credentials.changes());
-        let key = if call.writes() { &push } else { &pull };
-        let known = [&push, key, &basic].into_iter().find_map(|key| self.signatures.get(key));
+        let keys = signature_keys(call, self.credentials.changes());
+        let known = keys.iter().find_map(|key| self.signatures.get(key));
         let mut raw = self.request(call, known.as_ref()).await?;
         let mut user = known.as_ref().and_then(user_of);
         if raw.status == StatusCode::UNAUTHORIZED {
             if known.is_some() {
-                for key in [&push, key, &basic] {
+                for key in &keys {
                     self.signatures.forget(key);
                 }
                 self.credentials.forget(&call.host);
@@ -277,10 +299,11 @@ impl Exchange {
             user = credential.as_ref().map(shown_user);
             let authorization = self.sign(call, raw.challenge.take(), credential).await?;
             raw = self.request(call, Some(&authorization)).await?;
+            let [_, token, basic] = keys;
             match (raw.status, &authorization) {
                 (StatusCode::UNAUTHORIZED, _) => self.credentials.forget(&call.host),
                 (_, Authorization::Basic { .. }) => self.signatures.put(basic, authorization),
-                (_, Authorization::Bearer { .. }) => self.signatures.put(key.clone(), authorization),
+                (_, Authorization::Bearer { .. }) => self.signatures.put(token, authorization),
             }
         }
         match raw.status {
@@ -302,8 +325,7 @@ impl Exchange {
     ) -> Result<Authorization, RegistryError> {
         match (challenge, credential) {
             (Some(Challenge::Bearer { realm, service }), credential) => {
-                let actions = if call.writes() { "pull,push" } else { "pull" };
-                let scope = format!("repository:{}:{actions}", call.path);
+                let scope = format!("repository:{}:{}", call.path, call.access().actions());
                 self.token(call, &realm, service.as_deref(), &scope, credential.as_ref()).await
             }
             (Some(Challenge::Basic), Some(credential)) if !credential.identity_token => {
@@ -450,11 +472,13 @@ impl Exchange {
     }
 }
 
-/// Where the signatures of a call's repository are kept: a token that may write, one that may read, a password. What may
-/// write may read. `changes` counts the changes of the logins that signed.
+/// Where signatures that serve a call are kept: a token that may do more, the token that is asked for where there is none, a
+/// password. What may write may read. `changes` counts the changes of the logins that signed.
 fn signature_keys(call: &Call, changes: u64) -> [String; 3] {
     let repository = format!("{changes} {}/{}", call.host, call.path);
-    [format!("{repository} push"), repository.clone(), format!("{repository} basic")]
+    let token = |access: Access| format!("{repository} {}", access.actions());
+    let more = if call.access() == Access::Pull { Access::Push } else { call.access() };
+    [token(more), token(call.access()), format!("{repository} basic")]
 }
 
 fn shown_user(credential: &Credential) -> String {

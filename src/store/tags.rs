@@ -36,14 +36,20 @@ impl Store {
         Ok(())
     }
 
-    /// Frees every tag of a ref, when the ref is deleted.
-    pub async fn release_tags(&self, app_id: &str, reference: &RefName) -> Result<()> {
-        self.change(
-            sqlx::query("DELETE FROM tag_claims WHERE app_id = ? AND reference = ?")
+    /// Frees every tag of a ref, when the ref is deleted; which these were.
+    pub async fn release_tags(&self, app_id: &str, reference: &RefName) -> Result<Vec<(ImageName, Tag)>> {
+        let mut tx = self.write().await?;
+        let rows =
+            sqlx::query("DELETE FROM tag_claims WHERE app_id = ? AND reference = ? RETURNING image, tag")
                 .bind(app_id)
-                .bind(reference.as_str()),
-        )
-        .await?;
-        Ok(())
+                .bind(reference.as_str())
+                .fetch_all(&mut *tx)
+                .await?;
+        tx.commit().await?;
+        let freed = |row: &sqlx::sqlite::SqliteRow| {
+            let image: ImageName = parsed("tag_claims.image", row.try_get("image")?)?;
+            Ok((image, parsed("tag_claims.tag", row.try_get("tag")?)?))
+        };
+        rows.iter().map(freed).collect()
     }
 }

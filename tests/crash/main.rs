@@ -8,6 +8,7 @@
     clippy::disallowed_methods
 )]
 
+mod caches;
 mod disks;
 #[path = "../fake/fakes.rs"]
 mod fake;

@@ -5,6 +5,8 @@
 //! - `# fake: await GATE` works until the test opens the gate,
 //! - `# fake: fail` ends as a RUN step with exit code 2, `# fake: hang` never ends,
 //! - `# fake: die` ends the whole daemon, as SIGKILL would,
+//! - `# fake: lie nowhere` returns a digest that nothing has, `lie half` an index of the first platform, `lie another` one of
+//!   platforms that nobody asked for,
 //! - `# fake: need BYTES` ends for want of space unless that much of the disk is free of cache; `# fake: write BYTES` does
 //!   so as a step would whose program says it.
 
@@ -52,6 +54,8 @@ pub struct Seen {
     pub peak: usize,
     /// Of each solve in the order of their begins: its image's name and its platforms.
     pub solves: Vec<(String, Vec<String>)>,
+    /// Of each solve in that order the layer caches that it reads, and those that it writes.
+    pub caches: Vec<(Vec<String>, Vec<String>)>,
     /// Bytes of cache, of a disk of `DISK` bytes, and how often it was told to drop it.
     pub cache: i64,
     pub prunes: usize,
@@ -221,11 +225,25 @@ impl Yard {
         let text = text.ok_or_else(|| Status::not_found(format!("{name}: no such file")))?;
         let ordered = self.orders.lock().unwrap().pop_front();
         let written = text.lines().filter_map(|line| line.strip_prefix("# fake: ")).map(str::to_owned);
-        for order in ordered.into_iter().chain(written) {
-            self.obey(&order, teller).await?;
+        let orders: Vec<String> = ordered.into_iter().chain(written).collect();
+        for order in &orders {
+            self.obey(order, teller).await?;
         }
         let context = fetch(session, "context").await?;
-        let digest = publish(request, &context).await?;
+        let lie = orders.iter().find_map(|order| order.strip_prefix("lie ")).unwrap_or_default();
+        let mut made = platforms(request);
+        match lie {
+            "half" => made.truncate(1),
+            "another" => made = vec!["linux/riscv64".to_owned(), "linux/s390x".to_owned()],
+            _ => {}
+        }
+        let mut digest = publish(request, made, &context).await?;
+        if lie == "nowhere" {
+            digest = digest_of(b"nowhere");
+        }
+        for cache in caches(request).1 {
+            keep_cache(&cache).await?;
+        }
         let exporter_response = BTreeMap::from([("containerimage.digest".to_owned(), digest)]);
         Ok(wire::SolveResponse { exporter_response })
     }
@@ -255,7 +273,7 @@ impl Yard {
                 teller.log("dd: error writing '/f': No space left on device");
                 return Err(step_failed(1));
             }
-            "need" | "write" => {}
+            "need" | "write" | "lie" => {}
             other => return Err(Status::invalid_argument(format!("the fake builder cannot {other:?}"))),
         }
         Ok(())
@@ -353,6 +371,7 @@ impl Presence {
             seen.running += 1;
             seen.peak = seen.peak.max(seen.running);
             seen.solves.push((image, platforms));
+            seen.caches.push(caches(request));
         });
         Self { seen: yard.seen.clone(), ended: false }
     }
@@ -383,6 +402,24 @@ impl Drop for Presence {
 
 fn image(request: &wire::SolveRequest) -> Option<String> {
     request.exporters.first()?.attrs.get("name").cloned()
+}
+
+/// The names of the registry caches that are read, and of those that are written.
+fn caches(request: &wire::SolveRequest) -> (Vec<String>, Vec<String>) {
+    let names = |entries: &[wire::CacheOptionsEntry]| -> Vec<String> {
+        entries.iter().filter_map(|entry| entry.attrs.get("ref").cloned()).collect()
+    };
+    request.cache.as_ref().map_or_else(Default::default, |c| (names(&c.imports), names(&c.exports)))
+}
+
+/// A cache of no layers: the same bytes for everybody.
+async fn keep_cache(name: &str) -> Result<(), Status> {
+    let empty = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","config":{{"digest":"{}","size":2}},"layers":[]}}"#,
+        digest_of(b"{}")
+    );
+    let (image, tag) = name.rsplit_once(':').ok_or_else(|| Status::invalid_argument("no tag"))?;
+    put_at(image, tag, MANIFEST, empty.as_bytes()).await
 }
 
 fn platforms(request: &wire::SolveRequest) -> Vec<String> {
@@ -430,6 +467,7 @@ async fn ask(requests: &mpsc::Sender<Packet>, kind: PacketType, id: u32) {
 /// Puts an image of each platform, by digest, and for several an index over them; returns the digest of the whole.
 async fn publish(
     request: &wire::SolveRequest,
+    platforms: Vec<String>,
     context: &BTreeMap<String, Vec<u8>>,
 ) -> Result<String, Status> {
     let image = image(request).ok_or_else(|| Status::invalid_argument("no image name"))?;
@@ -440,7 +478,7 @@ async fn publish(
     }
     let content = hex::encode(content.finalize());
     let mut children = Vec::new();
-    for platform in platforms(request) {
+    for platform in platforms {
         let config = digest_of(format!("{content} {platform}").as_bytes());
         let manifest = json!({
             "schemaVersion": 2,
@@ -457,7 +495,10 @@ async fn publish(
             "platform": {"os": os, "architecture": arch},
         }));
     }
-    if let [only] = children.as_slice() {
+    let several = self::platforms(request).len() > 1;
+    if let [only] = children.as_slice()
+        && !several
+    {
         return Ok(only["digest"].as_str().unwrap().to_owned());
     }
     let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": children});
@@ -467,12 +508,17 @@ async fn publish(
 /// One manifest by its digest, tried again a few times as BuildKit does.
 async fn put(image: &str, media_type: &str, bytes: &[u8]) -> Result<String, Status> {
     let digest = digest_of(bytes);
+    put_at(image, &digest, media_type, bytes).await?;
+    Ok(digest)
+}
+
+async fn put_at(image: &str, reference: &str, media_type: &str, bytes: &[u8]) -> Result<(), Status> {
     let (host, path) = image.split_once('/').ok_or_else(|| Status::invalid_argument("no host"))?;
-    let target = format!("/v2/{path}/manifests/{digest}");
+    let target = format!("/v2/{path}/manifests/{reference}");
     let mut last = String::new();
     for _ in 0..4 {
         match put_once(host, &target, media_type, bytes).await {
-            Ok(status) if status.starts_with("HTTP/1.1 201") => return Ok(digest),
+            Ok(status) if status.starts_with("HTTP/1.1 201") => return Ok(()),
             Ok(status) => last = status,
             Err(error) => last = error.to_string(),
         }

@@ -52,6 +52,17 @@ pub enum Auth {
     Bearer { realm: String, account: &'static str, identity: &'static str, public: bool },
 }
 
+/// What the registry takes a DELETE of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Removes {
+    /// A tag, alone.
+    #[default]
+    Tags,
+    /// A digest, with all the tags that stand at it.
+    Digests,
+    Nothing,
+}
+
 #[derive(Default)]
 struct State {
     /// `path:reference` -> media type and bytes; digests and tags alike.
@@ -63,6 +74,7 @@ struct State {
     /// An index is refused while one of its manifests is not there, as a real registry does.
     demands_children: bool,
     auth: Auth,
+    removes: Removes,
     /// Tokens are good for so many requests.
     token_uses: usize,
     tokens: HashMap<String, usize>,
@@ -149,6 +161,19 @@ impl FakeRegistry {
 
     pub fn demand_children(&self) {
         self.state().demands_children = true;
+    }
+
+    pub fn removes(&self, what: Removes) {
+        self.state().removes = what;
+    }
+
+    /// What stands at an image's path by tag.
+    pub fn tags(&self, path: &str) -> Vec<String> {
+        let state = self.state();
+        let references = state.manifests.keys().filter_map(|key| key.strip_prefix(path)?.strip_prefix(':'));
+        let mut tags: Vec<String> = references.filter(|one| !one.contains(':')).map(str::to_owned).collect();
+        tags.sort();
+        tags
     }
 
     pub fn demand(&self, auth: Auth) {
@@ -352,7 +377,12 @@ fn respond(state: &mut State, request: &Request) -> Answer {
         return token(state, request);
     }
     let writes = request.method == "PUT";
-    if let Some(refusal) = unsigned(state, request, writes) {
+    let needs = match request.method.as_str() {
+        "PUT" => "push",
+        "DELETE" => "delete",
+        _ => "",
+    };
+    if let Some(refusal) = unsigned(state, request, needs) {
         return refusal;
     }
     if request.target == "/v2/" {
@@ -362,6 +392,9 @@ fn respond(state: &mut State, request: &Request) -> Answer {
         return Answer::new(404);
     };
     let key = format!("{path}:{reference}");
+    if request.method == "DELETE" {
+        return remove(state, path, reference);
+    }
     if writes {
         if state.demands_children && !complete(state, path, &request.body) {
             return Answer {
@@ -394,8 +427,31 @@ fn respond(state: &mut State, request: &Request) -> Answer {
     }
 }
 
+fn remove(state: &mut State, path: &str, reference: &str) -> Answer {
+    let refused = |status, code: &str| Answer {
+        body: format!(r#"{{"errors":[{{"code":"{code}","message":"{code}"}}]}}"#).into_bytes(),
+        ..Answer::new(status)
+    };
+    let is_digest = reference.contains(':');
+    match state.removes {
+        Removes::Nothing => return refused(405, "UNSUPPORTED"),
+        Removes::Digests if !is_digest => return refused(400, "DIGEST_INVALID"),
+        Removes::Tags | Removes::Digests => {}
+    }
+    let before = state.manifests.len();
+    let here = |key: &str| key.strip_prefix(path).is_some_and(|rest| rest.starts_with(':'));
+    state.manifests.retain(|key, (_, bytes)| match is_digest {
+        true => !(here(key) && digest_of(bytes) == reference),
+        false => *key != format!("{path}:{reference}"),
+    });
+    match before == state.manifests.len() {
+        true => refused(404, "MANIFEST_UNKNOWN"),
+        false => Answer::new(202),
+    }
+}
+
 /// The 401 of a request that is not signed as it must be.
-fn unsigned(state: &mut State, request: &Request, writes: bool) -> Option<Answer> {
+fn unsigned(state: &mut State, request: &Request, needs: &str) -> Option<Answer> {
     let signature = request.headers.get("authorization").cloned().unwrap_or_default();
     let challenge = match state.auth.clone() {
         Auth::None => return None,
@@ -405,7 +461,7 @@ fn unsigned(state: &mut State, request: &Request, writes: bool) -> Option<Answer
             let token = signature.trim_start_matches("Bearer ");
             let left = state.tokens.get_mut(token).filter(|left| **left > 0);
             if let Some(left) = left
-                && (!writes || token.contains("push"))
+                && token.contains(needs)
             {
                 *left -= 1;
                 return None;
@@ -436,7 +492,12 @@ fn token(state: &mut State, request: &Request) -> Answer {
         return Answer::new(401);
     }
     let serial = state.tokens.len();
-    let token = format!("{}-{serial}", if known && wants_push { "push" } else { "pull" });
+    let wants_delete = request.target.contains("delete") || form.contains("delete");
+    let token = match (known && wants_push, wants_delete) {
+        (true, true) => format!("push-delete-{serial}"),
+        (true, false) => format!("push-{serial}"),
+        _ => format!("pull-{serial}"),
+    };
     state.tokens.insert(token.clone(), state.token_uses);
     Answer { body: format!(r#"{{"token":"{token}","expires_in":300}}"#).into_bytes(), ..Answer::new(200) }
 }

@@ -7,7 +7,7 @@ use lemnos::error::{Kind, Report};
 use lemnos::model::{Digest, ImageName, Tag};
 use lemnos::registry::{INDEX, Problem, Reference, Registry, RegistryConfig, RegistryError};
 
-use crate::fake::registry::{Auth, FakeRegistry, Fault, digest_of};
+use crate::fake::registry::{Auth, FakeRegistry, Fault, Removes, digest_of};
 
 const BODY: &[u8] = br#"{"schemaVersion":2,"manifests":[]}"#;
 
@@ -396,4 +396,32 @@ async fn ping_asks_once() {
     fake.fail("GET", "/v2/", usize::MAX, Fault::Status(503, "", ""));
     assert!(registry.ping(&fake.host).await.is_err());
     assert_eq!(fake.take_log().len(), 3);
+}
+
+#[tokio::test]
+async fn a_tag_is_removed_alone_whether_the_registry_removes_tags_or_digests() {
+    let fake = FakeRegistry::start().await;
+    let image = image(&fake);
+    // one that hands out tokens for what they were asked for, and nothing more
+    fake.demand(Auth::Bearer { realm: String::new(), account: "ada:pw", identity: "", public: false });
+    let (_dir, file) = docker_config(&account(&fake.host, "ada:pw"));
+    let registry = client(RegistryConfig { docker_config: Some(file), ..config() });
+    let gone: Tag = "buildcache-gone".parse().unwrap();
+    for removes in [Removes::Tags, Removes::Digests] {
+        fake.removes(removes);
+        // the same bytes at both: who removes by digest removes both
+        for name in ["buildcache-gone", "buildcache-main"] {
+            registry.put_manifest(&image, &tag(name), INDEX, BODY).await.unwrap();
+        }
+        registry.remove_tag(&image, &gone).await.unwrap();
+        assert_eq!(fake.tags("team/shop"), ["buildcache-main"], "{removes:?}");
+        assert_eq!(fake.at("team/shop", "buildcache-main"), Some(digest_of(BODY)), "{removes:?}");
+        registry.remove_tag(&image, &gone).await.unwrap();
+    }
+    fake.removes(Removes::Nothing);
+    registry.put_manifest(&image, &tag("buildcache-gone"), INDEX, BODY).await.unwrap();
+    let error = registry.remove_tag(&image, &gone).await.unwrap_err();
+    assert!(error.to_string().starts_with("removing "), "{error}");
+    assert!(error.to_string().contains("the registry refused (405)"), "{error}");
+    assert_eq!(fake.at("team/shop", "buildcache-gone"), Some(digest_of(BODY)), "what stays is what it was");
 }

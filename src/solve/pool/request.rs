@@ -65,8 +65,8 @@ fn cache_imports(spec: &SolveSpec, image: &ImageName, insecure: bool) -> Vec<Cac
     spec.cache_tags.imports.iter().map(|tag| registry_cache(image, tag, insecure)).collect()
 }
 
-/// Where this solve's layers go. Of a build on several builders each solve of one platform has a tag of its own; what would
-/// overwrite another's is not kept.
+/// Where this solve's layers go. Of a build on several builders each solve has a tag of its own, that of its first platform,
+/// which no other solve of the build has.
 fn cache_export(
     spec: &SolveSpec,
     platforms: &[Platform],
@@ -78,10 +78,10 @@ fn cache_export(
     }
     let tag = spec.cache_tags.export.as_ref()?;
     let tag = match platforms {
-        _ if platforms.len() == spec.platforms.len() => Some(tag.clone()),
-        [one] => CacheTags::of_one(tag, one),
-        _ => None,
-    }?;
+        _ if platforms.len() == spec.platforms.len() => tag.clone(),
+        [first, ..] => CacheTags::of_one(tag, first)?,
+        [] => return None,
+    };
     let mut entry = registry_cache(image, &tag, insecure);
     // every stage's layers, as an image that any registry takes; a cache that cannot be kept fails no push
     for (key, value) in
