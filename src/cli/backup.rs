@@ -105,7 +105,8 @@ fn restored_text(restored: &Restored) -> String {
     if !restored.with_secrets {
         text.push_str(
             "The backup has no secrets: the server will make new SSH host keys, of which clients warn (`ssh-keygen -R HOST`),\n\
-             and its registry logins and apps' secrets cannot be opened: give them again (`lemnos registry login`, `lemnos secrets add`)\n",
+             and registry logins and apps' secrets cannot be opened: put secret.key back where you have it, or give each up and add it again\n\
+             (`lemnos registry logout`, `lemnos registry login`; `lemnos secrets remove`, `lemnos secrets add`)\n",
         );
     }
     text.push_str(&format!("Start it: lemnos serve --data {dir}\n"));

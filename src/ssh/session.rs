@@ -121,7 +121,11 @@ async fn take_in(mut read: ChannelReadHalf, inlet: Inlet, told: Told) {
                     inlet = None;
                 }
             }
-            Some(ChannelMsg::Eof) => inlet = None,
+            Some(ChannelMsg::Eof) => {
+                if let Some(open) = inlet.take() {
+                    open.end();
+                }
+            }
             Some(ChannelMsg::WindowChange { col_width, .. }) => drop(told.columns.send_replace(col_width)),
             Some(ChannelMsg::Signal { signal: Sig::INT | Sig::TERM | Sig::QUIT | Sig::HUP }) => {
                 told.interrupted.cancel();

@@ -26,6 +26,8 @@ const CHUNK_COST: usize = 128;
 struct Flow {
     backlog: usize,
     output_waits: bool,
+    /// The client has said that this was all.
+    ended: bool,
 }
 
 impl Flow {
@@ -45,6 +47,8 @@ pub(super) struct Stdin {
     chunks: mpsc::UnboundedReceiver<Bytes>,
     flow: watch::Sender<Flow>,
     rest: Bytes,
+    /// Input that breaks off is an error, not an end.
+    to_the_end: bool,
 }
 
 /// Says, while it lives, that output waits to be taken by the client.
@@ -59,12 +63,25 @@ pub(super) fn stdin() -> (Inlet, Stdin, Gauge) {
     let flow = watch::Sender::new(Flow::default());
     (
         Inlet { chunks: sender, flow: flow.clone() },
-        Stdin { chunks: receiver, flow: flow.clone(), rest: Bytes::new() },
+        Stdin { chunks: receiver, flow: flow.clone(), rest: Bytes::new(), to_the_end: false },
         Gauge(flow),
     )
 }
 
+impl Stdin {
+    /// For who acts on the whole of it: half of it, of a client that is gone, cannot be read as if it were all.
+    pub(super) fn to_the_end(mut self) -> Self {
+        self.to_the_end = true;
+        self
+    }
+}
+
 impl Inlet {
+    /// This was all.
+    pub(super) fn end(self) {
+        self.flow.send_modify(|flow| flow.ended = true);
+    }
+
     /// Passes data on, and waits until there is room for more. False when nobody reads any more.
     pub(super) async fn put(&self, data: Bytes) -> bool {
         self.flow.send_modify(|flow| flow.backlog += data.len() + CHUNK_COST);
@@ -74,9 +91,7 @@ impl Inlet {
         // The sender is ours, so that waiting cannot fail.
         self.flow.subscribe().wait_for(Flow::has_room).await.is_ok()
     }
-}
 
-impl Inlet {
     /// Passes data on where there is room, and drops it where there is none. False when nobody reads any more.
     pub(super) fn offer(&self, data: Bytes) -> bool {
         if !self.flow.borrow().has_room() {
@@ -112,6 +127,9 @@ impl AsyncRead for Stdin {
                     let cost = chunk.len() + CHUNK_COST;
                     self.flow.send_modify(|flow| flow.backlog = flow.backlog.saturating_sub(cost));
                     self.rest = chunk;
+                }
+                None if self.to_the_end && !self.flow.borrow().ended => {
+                    return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
                 }
                 None => return Poll::Ready(Ok(())),
             }
@@ -317,6 +335,26 @@ mod tests {
         let mut rest = Vec::new();
         stdin.read_to_end(&mut rest).await.unwrap();
         assert_eq!((&two[..], &rest[..]), (&b"ab"[..], &b"cdefg"[..]));
+    }
+
+    #[tokio::test]
+    async fn what_breaks_off_is_no_end_for_who_needs_all() {
+        for ends in [true, false] {
+            let (inlet, stdin, _gauge) = stdin();
+            let mut stdin = stdin.to_the_end();
+            assert!(inlet.put(Bytes::from_static(b"half of a secret")).await);
+            if ends {
+                inlet.end();
+            } else {
+                drop(inlet);
+            }
+            let mut read = Vec::new();
+            let all = stdin.read_to_end(&mut read).await;
+            assert_eq!(
+                all.map_err(|error| error.kind()),
+                if ends { Ok(16) } else { Err(io::ErrorKind::UnexpectedEof) }
+            );
+        }
     }
 
     #[tokio::test]

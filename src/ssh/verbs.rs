@@ -37,12 +37,13 @@ impl Caller {
         let (sender, mut chunks) = mpsc::channel::<Chunk>(QUEUE);
         let output =
             |stream, sender| Box::new(Output::new(stream, sender, client.gone.clone(), WhenGone::BrokenPipe));
+        let stdin = stdin.to_the_end();
         let (stdin, _typing) = match &terminal {
             None => (stdin, None),
             Some(_) => {
                 let (inlet, typed, _) = streams::stdin();
                 let typing = type_in(stdin, inlet, sender.downgrade(), interrupted.clone());
-                (typed, Some(AbortOnDropHandle::new(tokio::spawn(typing))))
+                (typed.to_the_end(), Some(AbortOnDropHandle::new(tokio::spawn(typing))))
             }
         };
         let io = VerbIo {
@@ -94,8 +95,11 @@ async fn type_in(
     let mut keyboard = Keyboard::default();
     let mut buffer = [0; 1024];
     let mut lines = Some(lines);
-    while let Ok(n @ 1..) = keys.read(&mut buffer).await {
-        let pressed = keyboard.press(buffer.get(..n).unwrap_or_default());
+    while let Ok(n) = keys.read(&mut buffer).await {
+        let pressed = match buffer.get(..n) {
+            Some(bytes @ [_, ..]) => keyboard.press(bytes),
+            _ => return lines.map_or((), streams::Inlet::end),
+        };
         if !pressed.echo.is_empty()
             && let Some(screen) = screen.upgrade()
         {
@@ -108,8 +112,10 @@ async fn type_in(
         let nobody = lines
             .as_ref()
             .is_some_and(|lines| !pressed.input.is_empty() && !lines.offer(Bytes::from(pressed.input)));
-        if pressed.end || nobody {
-            lines = None;
+        if (pressed.end || nobody)
+            && let Some(lines) = lines.take()
+        {
+            lines.end();
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The SSH door's own verbs: a whole lemnos with fakes behind it, OpenSSH's client in front, and the command line beside
 //! it, which must say the same.
 
+mod secrets;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};

@@ -60,13 +60,23 @@ async fn answer(desk: &mut Remote<'_>, words: &[String]) -> Result<u8, Report> {
     }
 }
 
-/// What was asked, for log and record: no values of settings, which may be secrets.
+/// What was asked, for log and record: no values of settings, which may be secrets, and nothing that stands where a secret or
+/// a password may have been typed.
 fn recorded(words: &[String]) -> String {
-    let word = |word: &String| {
-        let (name, value) = word.split_once('=').map_or((word.as_str(), ""), |(name, _)| (name, "=…"));
-        format!("{}{value}", name.chars().take(RECORDED_CHARS).collect::<String>())
+    let names: Vec<&str> = words.iter().map(String::as_str).skip_while(|word| *word == "lemnos").collect();
+    let shown = match names.as_slice() {
+        ["secrets", "add", ..] => 4,
+        ["registry", "login", ..] => 3,
+        _ => RECORDED_WORDS,
     };
-    plain_line(&words.iter().take(RECORDED_WORDS).map(word).collect::<Vec<_>>().join(" "))
+    let all: Vec<String> = names.iter().map(|word| recorded_word(word)).collect();
+    let rest = if all.len() > shown && shown < RECORDED_WORDS { " …" } else { "" };
+    plain_line(&format!("{}{rest}", all.iter().take(shown).map(String::as_str).collect::<Vec<_>>().join(" ")))
+}
+
+fn recorded_word(word: &str) -> String {
+    let (name, value) = word.split_once('=').map_or((word, ""), |(name, _)| (name, "=…"));
+    format!("{}{value}", name.chars().take(RECORDED_CHARS).collect::<String>())
 }
 
 /// Somebody at the other end.
@@ -180,6 +190,11 @@ mod tests {
         assert_eq!(
             recorded(&words(&["apps", "set", "shop", "build-arg.TOKEN=s3cret", "target="])),
             "apps set shop build-arg.TOKEN=… target=…"
+        );
+        assert_eq!(recorded(&words(&["secrets", "add", "shop", "npm", "s3cret"])), "secrets add shop npm …");
+        assert_eq!(
+            recorded(&words(&["lemnos", "registry", "login", "example.com", "-u", "ada", "-p", "s3cret"])),
+            "registry login example.com …"
         );
         let long = recorded(&words(&["keys", "add", &"A".repeat(3_000)]));
         assert_eq!(long.len(), "keys add ".len() + RECORDED_CHARS);
