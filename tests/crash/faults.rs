@@ -242,3 +242,65 @@ fn a_platform_that_fails_leaves_the_tags_alone() {
     push(&house, &second).succeeded();
     stands_at(&house, &second);
 }
+
+/// D8: what a builder says that it made is looked up, counted and compared before anything of it has a name.
+#[test]
+fn what_a_builder_returns_and_did_not_make_is_not_published() {
+    let (house, first) = standing();
+    let wanted = [
+        ("nowhere", "the registry has no such repository or manifest"),
+        ("half", "the builders made no image for linux/arm64"),
+        ("another", "linux/riscv64, which the plan does not hold"),
+    ];
+    for (lie, told) in wanted {
+        house.builder.order(&format!("lie {lie}"));
+        let second = next(&house, &first, lie);
+        push(&house, &second).failed().shows(told);
+        stands_at(&house, &first);
+        assert_eq!(house.tag(&format!("git-{}", &second[..12])), None, "{lie}");
+    }
+    let refused: Vec<(&str, &str)> = wanted.iter().map(|(_, told)| ("push_answered", *told)).collect();
+    on_record(&house, &refused);
+    let third = next(&house, &first, "true");
+    push(&house, &third).succeeded();
+    stands_at(&house, &third);
+}
+
+/// E5: another takes over, which is nobody's refusal; where there is none, the push is refused, once.
+#[test]
+fn a_builder_that_dies_costs_a_push_only_where_it_was_the_last() {
+    let (house, first) = standing();
+    house.stop();
+    let other =
+        FakeBuilder::start_for(&house.home.path().join("other.sock"), vec![("amd64", ""), ("arm64", "")]);
+    house.set_args(&["--builder", &format!("{},name=other", other.address())]);
+    house.serve();
+    let gate = "FROM scratch\n# fake: await go\n";
+    let second = house.commit(Some(&first), &[("Dockerfile", gate)], "second");
+    let before = (house.builder.seen().begun, other.seen().begun);
+    std::thread::scope(|scope| {
+        let pushing = scope.spawn(|| push(&house, &second));
+        house.settles("it is begun", |house| {
+            let begun = (house.builder.seen().begun, other.seen().begun) != before;
+            if begun { Vec::new() } else { vec!["not yet".to_owned()] }
+        });
+        let (lost, left) = match other.seen().begun > before.1 {
+            true => (&other, &house.builder),
+            false => (&house.builder, &other),
+        };
+        left.open("go");
+        lost.kill();
+        pushing.join().unwrap().succeeded().shows("another builder takes over");
+        left.order("die");
+    });
+    stands_at(&house, &second);
+    on_record(&house, &[]);
+    let third = next(&house, &second, "third");
+    push(&house, &third).failed().shows(" lost");
+    stands_at(&house, &second);
+    on_record(&house, &[("push_answered", " lost")]);
+    house.builder.restart();
+    other.restart();
+    push(&house, &third).succeeded();
+    stands_at(&house, &third);
+}

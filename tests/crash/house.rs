@@ -9,6 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use lemnos::audit::{Filter, Logged, Verdict};
 use lemnos::model::{Build, Digest};
 use lemnos::store::{BuildFilter, JournalEntry, Store};
 use serde_json::Value;
@@ -333,8 +334,11 @@ impl House {
                 .await
                 .unwrap();
             let journal = store.journal().await.unwrap();
+            let filter = Filter { after_seq: Some(0), limit: 10_000, ..Filter::default() };
+            let audit = store.audit(&filter).await.unwrap();
+            let verdict = store.verify_audit().await.unwrap();
             store.close().await;
-            Records { builds, journal }
+            Records { builds, journal, audit, verdict }
         })
     }
 
@@ -412,6 +416,8 @@ impl Drop for House {
 pub struct Records {
     pub builds: Vec<Build>,
     pub journal: Vec<JournalEntry>,
+    pub audit: Vec<Logged>,
+    pub verdict: Verdict,
 }
 
 impl Records {

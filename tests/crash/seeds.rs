@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use lemnos::audit::Event;
 use lemnos::model::BuildState;
 
 use crate::house::{House, PATIENCE, Records, Said};
@@ -281,6 +282,7 @@ fn check(house: &House, records: &Records, seen: &[Seen]) -> Result<(), String> 
             _ => {}
         }
     }
+    on_record_once(records, seen)?;
     let refs = house.refs();
     for branch in ["main", "dev"] {
         let at = refs.get(&format!("refs/heads/{branch}"));
@@ -296,6 +298,30 @@ fn check(house: &House, records: &Records, seen: &[Seen]) -> Result<(), String> 
                     }
                 }
             }
+        }
+    }
+    Ok(())
+}
+
+/// The audit record is whole. It has each answer at most once (the last words of a server that was killed may be lost), and
+/// none that its client would deny.
+fn on_record_once(records: &Records, seen: &[Seen]) -> Result<(), String> {
+    if !records.verdict.faults.is_empty() {
+        return Err(format!("the audit record: {:?}", records.verdict));
+    }
+    for push in seen.iter().filter(|push| push.commit.is_some()) {
+        let answers = records.audit.iter().filter_map(|logged| match &logged.entry.event {
+            Event::PushAnswered { new, refused, .. } if Some(new) == push.commit.as_ref() => Some(refused),
+            _ => None,
+        });
+        let answers: Vec<_> = answers.collect();
+        let denied = match (answers.as_slice(), push.outcome) {
+            ([] | [_], Outcome::Unknown) | ([], _) => false,
+            ([refused], outcome) => refused.is_none() != (outcome == Outcome::Accepted),
+            _ => true,
+        };
+        if denied {
+            return Err(format!("{push:?} is on record as {answers:?}"));
         }
     }
     Ok(())

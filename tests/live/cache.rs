@@ -27,8 +27,12 @@ fn made(house: &House, tag: &str) -> String {
 
 /// A builder's own cache is gone; a branch of the test's is checked out.
 fn forget(house: &House) {
+    prune(house, house.builder.as_ref().unwrap());
+}
+
+fn prune(house: &House, address: &str) {
     let output = std::process::Command::new(&house.engines.buildctl)
-        .args(["--addr", house.builder.as_ref().unwrap(), "prune", "--all"])
+        .args(["--addr", address, "prune", "--all"])
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -48,7 +52,7 @@ fn alone(name: &str) -> (House, OwnBuilder) {
 
 #[test]
 fn a_registry_cache_outlives_the_builders_and_only_the_main_branch_writes_what_it_reads() {
-    let (house, _builder) = alone("cache");
+    let (mut house, _builder) = alone("cache");
     app(&house, &["cache=registry"]);
     let shop: PathBuf = house.repository("shop", &[("Dockerfile", &dockerfile(&house, 1))]);
     house.push(&shop, &["main"]).succeeded().hides("importing cache manifest");
@@ -85,6 +89,17 @@ fn a_registry_cache_outlives_the_builders_and_only_the_main_branch_writes_what_i
     assert_eq!(made(&house, "main"), first);
     assert_ne!(own("main"), of_branch, "the main branch read a branch's cache");
 
+    // a branch that goes takes its own along, and nobody else's
+    house.push(&shop, &[":feature"]).succeeded();
+    house.until("the branch's cache is gone", |house| {
+        !house.tags("shop").iter().any(|tag| tag.starts_with("buildcache-feature-"))
+    });
+    assert!(house.tags("shop").contains(&"feature".to_owned()), "its last image stays");
+    forget(&house);
+    house.commit(&shop, &[("still", "x"), ("Dockerfile", &format!("{branch_only}COPY still /\n"))], "still");
+    house.push(&shop, &["main"]).succeeded().shows("CACHED");
+    assert_eq!(made(&house, "main"), first, "the main branch's cache is whole");
+
     // a try reads, and writes nothing
     let before = house.tags("shop");
     house.commit(&shop, &[("Dockerfile", &dockerfile(&house, 3))], "three");
@@ -94,6 +109,41 @@ fn a_registry_cache_outlives_the_builders_and_only_the_main_branch_writes_what_i
     // and no ref takes the name of a cache
     checkout(&house, &shop, caches[0]);
     house.push(&shop, &[caches[0]]).failed().shows("a name that lemnos gives itself");
+}
+
+#[test]
+fn a_build_on_two_builders_finds_the_layers_of_both_again() {
+    let (near, far) = (OwnBuilder::start(), OwnBuilder::start());
+    let spec = |builder: &OwnBuilder, name, platform| format!("{},platform={platform}", builder.spec(name));
+    let house = House::start_changed("split", &[], |house| {
+        house.builder = Some(spec(&near, "near", "linux/amd64"));
+    });
+    house.lemnos(&["builders", "add", &spec(&far, "far", "linux/arm64")]).succeeded();
+    for name in ["near", "far"] {
+        crate::pool::await_state(&house, name, "up");
+    }
+    app(&house, &["cache=registry", "platforms=linux/amd64,linux/arm64"]);
+    let shop = house.repository("shop", &[("Dockerfile", &dockerfile(&house, 1))]);
+    house.push(&shop, &["main"]).succeeded();
+    let of = |platform: &str| house.image_file("shop", "main", platform, "made").unwrap();
+    let first = (of("linux/amd64"), of("linux/arm64"));
+    assert_ne!(first.0, first.1);
+    let caches = || -> Vec<String> {
+        let of_main = |tag: &String| tag.starts_with("buildcache-main-");
+        house.tags("shop").into_iter().filter(of_main).collect()
+    };
+    let tags = caches();
+    assert!(
+        tags.len() == 2 && tags[0].ends_with("-linux-amd64") && tags[1].ends_with("-linux-arm64"),
+        "{tags:?}"
+    );
+    for builder in [&near, &far] {
+        prune(&house, builder.address());
+    }
+    house.commit(&shop, &[("Dockerfile", &dockerfile(&house, 2))], "two");
+    house.push(&shop, &["main"]).succeeded();
+    assert_eq!((of("linux/amd64"), of("linux/arm64")), first, "each found its own again");
+    assert_eq!(caches(), tags);
 }
 
 #[test]

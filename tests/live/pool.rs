@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::builder::OwnBuilder;
 use crate::house::House;
+use crate::standing::Standing;
 
 /// Waits until a builder is `up`, `down`, …
 pub fn await_state(house: &House, name: &str, wanted: &str) {
@@ -45,6 +46,8 @@ fn a_push_outlives_the_builder_that_builds_it() {
     house.lemnos(&["apps", "set", "shop", "platforms=linux/amd64"]).succeeded();
     let dir = house.repository("shop", &[("Dockerfile", "FROM busybox\n")]);
 
+    // E5: of all this the last push alone is refused, for want of a builder
+    let standing = Standing::of(&house);
     // killed
     house.lemnos(&["builders", "drain", &shared]).succeeded().shows("is drained");
     let push = begin(&house, &dir, "killed");
@@ -82,6 +85,7 @@ fn a_push_outlives_the_builder_that_builds_it() {
     // nobody is left
     house.commit(&dir, &[("Dockerfile", "FROM busybox\nRUN echo nobody\n")], "nobody");
     house.push(&dir, &["main"]).failed().shows("a builder is drained");
+    standing.refused(&house, &[("push_answered", "no builder for linux/amd64: a builder is drained")]);
     house.lemnos(&["builders", "remove", "second"]).succeeded();
     assert_eq!(state(&house, "second"), "absent");
 }
