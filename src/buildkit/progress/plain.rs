@@ -37,6 +37,8 @@ struct Said {
     waiting: Vec<String>,
     waiting_since: Option<Moment>,
     lines: Lines,
+    /// When the line that has no end yet was added to.
+    stamp: String,
     statuses: HashMap<String, (i64, Option<Moment>)>,
     tail: VecDeque<String>,
     /// Whether its end was said.
@@ -97,7 +99,8 @@ impl Plain {
         for place in left {
             let open = self.said.entry(place).or_default();
             if let Some(text) = open.lines.rest() {
-                open.log(text, "", now);
+                let stamp = std::mem::take(&mut open.stamp);
+                open.log(text, &stamp, now);
             }
             if !open.waiting.is_empty() || (!open.ended && open.number == 0) {
                 self.speak(place, now);
@@ -131,6 +134,7 @@ impl Plain {
                 for text in said.lines.take(&log.data) {
                     said.log(text, &stamp, now);
                 }
+                said.stamp = stamp;
             }
         }
         if said.waiting.len() > WAITING_LIMIT {
@@ -187,7 +191,8 @@ impl Plain {
         let Some(said) = self.said.get_mut(&place) else { return };
         let ends = step.is_completed();
         if ends && let Some(text) = said.lines.rest() {
-            said.log(text, "", now);
+            let stamp = std::mem::take(&mut said.stamp);
+            said.log(text, &stamp, now);
         }
         said.waiting_since = None;
         for text in said.waiting.drain(..) {
