@@ -21,7 +21,7 @@ mod layer;
 mod reader;
 mod settings;
 
-pub use builder::{BuilderAddress, BuilderConfig, BuilderTls};
+pub use builder::{BuilderConfig, BuilderTls};
 pub use data_dir::data_dir;
 pub use environment::Environment;
 pub use error::ConfigError;

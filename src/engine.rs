@@ -141,7 +141,7 @@ pub enum EngineError {
     #[error("no free /24 network for the builds' bridge between 10.192.0.0 and 10.223.255.0")]
     NoSubnet,
     #[error(
-        "the builder {builder} is on another machine and cannot push to {registry}, which is this one's loopback"
+        "the builder {builder} is on another machine or in a container, and cannot push to {registry}, which is this one's loopback"
     )]
     Unreachable { builder: String, registry: String },
 }

@@ -41,7 +41,8 @@ pub struct Args {
     /// How the log on standard error is written: `text`, or `json` for an object a line [default: text].
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
-    /// A BuildKit daemon (unix:///PATH, tcp://HOST:PORT), with `,platform=OS/ARCH` for each platform it shall take,
+    /// A BuildKit daemon (unix:///PATH, tcp://HOST:PORT, docker-container://NAME, podman-container://NAME, kube-pod://NAME,
+    /// ssh://[USER@]HOST), with `,platform=OS/ARCH` for each platform it shall take,
     /// `,max=N` for its solves at once and, for TLS, `,ca=FILE,cert=FILE,key=FILE,servername=NAME`; again for each one [default: BUILDKIT_HOST, else
     /// one of our own].
     #[arg(long, value_name = "ADDR[,platform=P]…")]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::buildkit::Address;
 use crate::model::Platform;
 use crate::model::closest::closest;
 
@@ -10,20 +11,12 @@ use crate::model::closest::closest;
 pub struct BuilderConfig {
     /// Names it in messages; the address unless one was given.
     pub name: String,
-    pub address: BuilderAddress,
+    pub address: Address,
     /// Empty: what the builder itself says it can do.
     pub platforms: Vec<Platform>,
     pub tls: Option<BuilderTls>,
     /// Solves at once; none: `solves_per_builder`.
     pub max: Option<u32>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BuilderAddress {
-    /// `unix:///run/buildkit/buildkitd.sock`
-    Unix(PathBuf),
-    /// `tcp://HOST:PORT`
-    Tcp { host: String, port: u16 },
 }
 
 /// Files of PEM blocks.
@@ -35,36 +28,6 @@ pub struct BuilderTls {
     pub client: Option<(PathBuf, PathBuf)>,
     /// The name in the builder's certificate, when it is not the host of the address.
     pub server_name: Option<String>,
-}
-
-impl std::fmt::Display for BuilderAddress {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Unix(path) => write!(f, "unix://{}", path.display()),
-            Self::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
-        }
-    }
-}
-
-impl BuilderAddress {
-    /// The error says what is allowed.
-    pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
-        const RULE: &str = "a builder's address: unix:///PATH or tcp://HOST:PORT";
-        if let Some(path) = text.strip_prefix("unix://") {
-            return if path.starts_with('/') { Ok(Self::Unix(path.into())) } else { Err(RULE) };
-        }
-        let (host, port) = text.strip_prefix("tcp://").and_then(|rest| rest.rsplit_once(':')).ok_or(RULE)?;
-        let host_ok = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
-            Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
-            None => {
-                !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
-            }
-        };
-        match port.parse() {
-            Ok(port) if host_ok && port != 0 => Ok(Self::Tcp { host: host.to_owned(), port }),
-            _ => Err(RULE),
-        }
-    }
 }
 
 /// The named parts of `ADDR[,name=value]…`; the address's name is `address`.
@@ -80,6 +43,9 @@ pub(super) fn parts(spec: &str) -> Vec<(String, String)> {
 }
 
 const NAMES: [&str; 8] = ["address", "platform", "name", "max", "ca", "cert", "key", "servername"];
+/// What an address looks like, as "… is not EXPECTED".
+const ADDRESSES: &str = "a builder's address: unix:///PATH, tcp://HOST:PORT, docker-container://NAME, \
+                         podman-container://NAME, kube-pod://NAME, ssh://[USER@]HOST or docker://";
 /// Most solves that one builder may be given at once.
 const MOST_SOLVES: u32 = 1_000;
 
@@ -95,7 +61,7 @@ pub(super) fn from_parts(parts: &[(String, String)]) -> Result<BuilderConfig, St
             return Err(format!("a builder: {part:?} has no value; write {part}=VALUE"));
         }
         match part.as_str() {
-            "address" => address = Some(BuilderAddress::parse(value)?),
+            "address" => address = Some(value.parse::<Address>().map_err(|_| ADDRESSES)?),
             "name" => name = Some(value.clone()),
             "platform" => {
                 let platform: Platform = value.parse().map_err(|e| format!("a builder: {e}"))?;
@@ -131,9 +97,9 @@ pub(super) fn from_parts(parts: &[(String, String)]) -> Result<BuilderConfig, St
         _ => return Err("a builder: cert and key go together".to_owned()),
     };
     let secured = ca.is_some() || client.is_some() || server_name.is_some();
-    if secured && matches!(address, BuilderAddress::Unix(_)) {
+    if secured && !matches!(address, Address::Tcp { .. }) {
         return Err(
-            "a builder: a unix socket has no TLS; ca, cert, key and servername go with tcp://".to_owned()
+            "a builder: ca, cert, key and servername are for TLS, which goes with tcp:// alone".to_owned()
         );
     }
     Ok(BuilderConfig {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::buildkit::Address;
 
 fn with_file(text: &str) -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
@@ -118,7 +119,7 @@ auth_tries = 3
     assert_eq!(local.name, "unix:///run/buildkit/buildkitd.sock");
     let expected = BuilderConfig {
         name: "arm".to_owned(),
-        address: BuilderAddress::Tcp { host: "10.0.0.5".to_owned(), port: 1234 },
+        address: Address::Tcp { host: "10.0.0.5".to_owned(), port: 1234 },
         platforms: vec!["linux/arm64".parse().unwrap(), "linux/arm/v7".parse().unwrap()],
         tls: Some(BuilderTls {
             ca: Some(dir.path().join("pki/ca.pem")),
@@ -173,15 +174,15 @@ fn faults_in_flags_and_environment_are_named_by_them() {
     let bad_flag = |name: &str, value: &str| refusal("", flag(name, value), &[]);
     insta::assert_snapshot!(bad_flag("--ssh", "2222"), @r#"--ssh: ssh = "2222" is not an address to listen on: ADDR:PORT, for example 127.0.0.1:2222, 0.0.0.0:2222 or [::]:2222"#);
     insta::assert_snapshot!(bad_flag("--registry", "https://r.example.com"), @r#"--registry: registry = "https://r.example.com" is not a registry: HOST[:PORT][/PREFIX] without a scheme, for example registry.example.com/team"#);
-    insta::assert_snapshot!(bad_flag("--builder", "docker-container://x"), @r#"--builder: builders = "docker-container://x" is not a builder's address: unix:///PATH or tcp://HOST:PORT"#);
+    insta::assert_snapshot!(bad_flag("--builder", "nerdctl-container://x"), @r#"--builder: builders = "nerdctl-container://x" is not a builder's address: unix:///PATH, tcp://HOST:PORT, docker-container://NAME, podman-container://NAME, kube-pod://NAME, ssh://[USER@]HOST or docker://"#);
     insta::assert_snapshot!(bad_flag("--builder", "unix:///x,platfrom=linux/amd64"), @r#"--builder: builders = "unix:///x,platfrom=linux/amd64" is not a builder: unknown part "platfrom"; did you mean "platform"?"#);
     insta::assert_snapshot!(bad_flag("--builder", "unix:///x,arch=amd64"), @r#"--builder: builders = "unix:///x,arch=amd64" is not a builder: unknown part "arch"; known parts: platform=, name=, max=, ca=, cert=, key=, servername="#);
     insta::assert_snapshot!(bad_flag("--builder", "tcp://b:1,cert=/c"), @r#"--builder: builders = "tcp://b:1,cert=/c" is not a builder: cert and key go together"#);
-    insta::assert_snapshot!(bad_flag("--builder", "unix:///x,ca=/c"), @r#"--builder: builders = "unix:///x,ca=/c" is not a builder: a unix socket has no TLS; ca, cert, key and servername go with tcp://"#);
+    insta::assert_snapshot!(bad_flag("--builder", "unix:///x,ca=/c"), @r#"--builder: builders = "unix:///x,ca=/c" is not a builder: ca, cert, key and servername are for TLS, which goes with tcp:// alone"#);
     let environment = |name: &str, value: &str| refusal("", Layer::default(), &[(name, value)]);
     insta::assert_snapshot!(environment("LEMNOS_REGISTY", "x.example.com"), @"unknown environment variable LEMNOS_REGISTY -> LEMNOS_REGISTRY");
     insta::assert_snapshot!(environment("LEMNOS_LIMITS_TREE_DEPTH", "deep"), @r#"LEMNOS_LIMITS_TREE_DEPTH: limits.tree_depth = "deep" is not a whole number from 1 to 1000"#);
-    insta::assert_snapshot!(environment("BUILDKIT_HOST", "podman-container://x"), @r#"BUILDKIT_HOST: builders = "podman-container://x" is not a builder's address: unix:///PATH or tcp://HOST:PORT"#);
+    insta::assert_snapshot!(environment("BUILDKIT_HOST", "x-container://x"), @r#"BUILDKIT_HOST: builders = "x-container://x" is not a builder's address: unix:///PATH, tcp://HOST:PORT, docker-container://NAME, podman-container://NAME, kube-pod://NAME, ssh://[USER@]HOST or docker://"#);
 }
 
 #[test]

@@ -22,7 +22,8 @@ enum Command {
     },
     /// Take a builder in, at once and for good; it need not answer yet.
     Add {
-        /// unix:///PATH or tcp://HOST:PORT, with `,name=NAME`, `,platform=OS/ARCH` for each platform it shall take, `,max=N`
+        /// unix:///PATH, tcp://HOST:PORT, docker-container://NAME, podman-container://NAME, kube-pod://NAME or
+        /// ssh://[USER@]HOST, with `,name=NAME`, `,platform=OS/ARCH` for each platform it shall take, `,max=N`
         /// for its solves at once and, for TLS, `,ca=FILE,cert=FILE,key=FILE,servername=NAME`, whole paths on the server.
         #[arg(value_name = "ADDR[,platform=P]…")]
         builder: String,

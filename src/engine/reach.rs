@@ -24,11 +24,14 @@ pub fn is_loopback_registry(registry: &str) -> bool {
     is_loopback_host(without_port(host))
 }
 
-/// `tcp://…` that is not this machine. A unix socket is this machine's.
+/// `tcp://…` and `ssh://…` that are not this machine, and containers and pods, whose loopback is their own. A unix socket
+/// and Docker's are this machine's.
 pub fn is_remote_builder(address: &str) -> bool {
     match address.split_once("://") {
-        Some(("unix", _)) | None => false,
+        Some(("unix" | "docker", _)) | None => false,
+        Some(("docker-container" | "podman-container" | "kube-pod", _)) => true,
         Some((_, rest)) => {
+            let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
             !is_loopback_host(without_port(rest.split(['/', '?', ',']).next().unwrap_or_default()))
         }
     }
@@ -76,11 +79,21 @@ mod tests {
         let local =
             ["unix:///run/buildkitd.sock", "tcp://127.0.0.1:1234", "tcp://[::1]:1234", "tcp://localhost:1"];
         assert!(check_reachability(local, "localhost:5000").is_ok());
+        assert!(check_reachability(["ssh://me@localhost:22/s", "docker:///s"], "localhost:5000").is_ok());
+        for far in [
+            "ssh://localhost@far",
+            "docker-container://localhost",
+            "podman-container://b",
+            "kube-pod://localhost",
+        ] {
+            assert!(check_reachability([far], "localhost:5000").is_err(), "{far}");
+            assert!(check_reachability([far], "registry.example.org").is_ok(), "{far}");
+        }
         assert!(check_reachability(["tcp://build1.example.org:1234"], "registry.example.org").is_ok());
         let error = check_reachability(["unix:///a", "tcp://10.1.2.3:1234"], "127.0.0.1:5000/x").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the builder tcp://10.1.2.3:1234 is on another machine and cannot push to 127.0.0.1:5000/x, which is this one's loopback"
+            "the builder tcp://10.1.2.3:1234 is on another machine or in a container, and cannot push to 127.0.0.1:5000/x, which is this one's loopback"
         );
     }
 }

@@ -34,7 +34,7 @@ impl BuilderState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuilderStatus {
     pub name: String,
-    /// `unix:///PATH` or `tcp://HOST:PORT`
+    /// As in `unix:///PATH`, `tcp://HOST:PORT` or `ssh://HOST`.
     pub address: String,
     /// Named by flag or configuration file, or started by the server itself: it can be drained, not removed.
     pub configured: bool,

@@ -160,6 +160,7 @@ fn read(spec: &str, prefix: &ImagePrefix, solves_per_builder: u32) -> Result<Bui
         return Err(Report::user(format!("the builder's name has more than {NAME_BYTES} bytes"))
             .hint("give it a shorter one with ,name=NAME"));
     }
+    wiring::check_for_server(&builder.address)?;
     engine::check_reachability([builder.address.to_string().as_str()], prefix.as_str())?;
     Ok(wiring::builder(&builder, solves_per_builder))
 }
@@ -206,7 +207,11 @@ mod tests {
         let fleet = fleet(dir.path(), "localhost:5000").await;
         for (spec, says) in [
             ("tcp://far.example.com:1234", "cannot push to localhost:5000"),
-            ("far.example.com:1234", "unix:///PATH or tcp://HOST:PORT"),
+            ("docker://", "docker:///var/run/docker.sock is the BuildKit inside dockerd"),
+            ("unix:///run/docker.sock", "the BuildKit inside dockerd"),
+            ("docker-container://b", "cannot push to localhost:5000"),
+            ("ssh://far/run/$(id)", "ssh://[USER@]HOST"),
+            ("far.example.com:1234", "unix:///PATH, tcp://HOST:PORT"),
             ("tcp://127.0.0.1:1,ca=ca.pem", "not a whole path"),
             ("tcp://127.0.0.1:1,max=0", "from 1 to 1000"),
             ("unix:///x\nunix:///y", "one line"),

@@ -107,6 +107,7 @@ impl Engines {
         // before anything is started: a registry of our own is on this machine's loopback
         let target =
             config.image_prefix().map_or_else(|| "localhost".to_owned(), |prefix| prefix.to_string());
+        builders.iter().try_for_each(|builder| wiring::check_for_server(&builder.endpoint.address))?;
         let addresses: Vec<String> = builders.iter().map(|b| b.endpoint.address.to_string()).collect();
         engine::check_reachability(addresses.iter().map(String::as_str), &target)?;
         let prefix = match &config.registry {

@@ -12,7 +12,7 @@ use super::house::Surroundings;
 use crate::admin::{self, Work};
 use crate::audit::Trail;
 use crate::buildkit::{Address, Endpoint, Tls};
-use crate::config::{self, BuilderAddress, Config};
+use crate::config::{self, Config};
 use crate::doctor;
 use crate::engine::{self, EngineConfig};
 use crate::error::Report;
@@ -81,10 +81,7 @@ pub fn builder(builder: &config::BuilderConfig, solves_per_builder: u32) -> Buil
     BuilderConfig {
         name: builder.name.clone(),
         endpoint: Endpoint {
-            address: match &builder.address {
-                BuilderAddress::Unix(path) => Address::Unix(path.clone()),
-                BuilderAddress::Tcp { host, port } => Address::Tcp { host: host.clone(), port: *port },
-            },
+            address: builder.address.clone(),
             tls: builder.tls.as_ref().map(|tls| Tls {
                 ca: tls.ca.clone(),
                 cert: tls.client.as_ref().map(|(cert, _)| cert.clone()),
@@ -94,6 +91,18 @@ pub fn builder(builder: &config::BuilderConfig, solves_per_builder: u32) -> Buil
         },
         bound: builder.platforms.clone(),
         max: usize::try_from(builder.max.unwrap_or(solves_per_builder)).unwrap_or(usize::MAX),
+    }
+}
+
+/// Refuses a builder that pushes of a server could not be built on.
+pub fn check_for_server(address: &Address) -> Result<(), Report> {
+    match address {
+        Address::Docker(_) => Err(Report::user(format!(
+            "the builder {address} is the BuildKit inside dockerd: a server's images are pushed by digest, which \
+             dockerd's image store does not do, and its steps would share Docker's own networks"
+        ))
+        .hint("run BuildKit in a container of its own and name that: docker-container://NAME")),
+        _ => Ok(()),
     }
 }
 
