@@ -31,7 +31,7 @@ pub use history::{
 };
 pub use progress::{
     Display, Mode, Moment, NoTerminal, Position, ProgressGroup, Range, Size, SolveEvent, Source, UnknownMode,
-    Vertex, VertexLog, VertexStatus, Warning,
+    Vertex, VertexLog, VertexStatus, Warning, size_text,
 };
 pub use query::{Device, Info, Queries, Worker};
 pub use session::{

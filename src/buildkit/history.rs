@@ -1,6 +1,7 @@
 //! A daemon's history: what it built and builds, kept, thrown away, looked at again, and exported.
 
 mod archive;
+mod content;
 mod export;
 mod record;
 mod trace;

@@ -19,6 +19,7 @@ use prost::Message;
 
 pub use display::{Display, Mode, NoTerminal, Size, UnknownMode};
 pub use moment::Moment;
+pub use shown::bytes as size_text;
 
 /// One thing that happened in a solve.
 #[derive(Debug, Clone, PartialEq, Eq)]

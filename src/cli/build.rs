@@ -9,12 +9,11 @@ use std::time::Instant;
 
 use super::serve::wiring;
 use super::source::Source;
-use crate::admin::Ready;
 use crate::assemble;
 use crate::buildkit::session::filesync::LocalDir;
-use crate::config::{self, Config, Environment, Layer};
+use crate::config::{self, Environment, Layer};
 use crate::detect;
-use crate::error::{Kind, Report};
+use crate::error::Report;
 use crate::event::{BuildEvent, Failure};
 use crate::failpoint::Failpoints;
 use crate::model::{
@@ -94,27 +93,12 @@ pub fn run(args: Args) -> Result<ExitCode, Report> {
     let source = Source::open(&args.source)?;
     let plan = plan_tree(&args, &source)?;
     let bench = Bench {
-        pool: Pool::new(builders(&config)?),
+        pool: Pool::new(super::builder::builders(&config)?),
         registry: Registry::new(wiring::registry(&config))?,
         plain_http: config.plain_http_hosts.clone(),
         git: super::serve::find_git(&environment),
     };
     super::block_on(build(&args, &source, &plan, &bench))
-}
-
-/// The configured builders, else those of the server on this data directory.
-fn builders(config: &Config) -> Result<Vec<crate::solve::BuilderConfig>, Report> {
-    let configured = wiring::builders(config);
-    if !configured.is_empty() {
-        return Ok(configured);
-    }
-    let running = Ready::read(&config.data_dir).map(|ready| ready.builders).unwrap_or_default();
-    if running.is_empty() {
-        return Err(Report::new(Kind::NotFound, "no builder is configured, and no lemnos server runs here").hint(
-            "give --builder unix:///run/buildkit/buildkitd.sock (or set BUILDKIT_HOST), or start `lemnos serve`",
-        ));
-    }
-    running.iter().map(|address| wiring::own_builder(address, config.solves_per_builder)).collect()
 }
 
 /// The same plan that a push of this tree would get, its tags apart.

@@ -2,7 +2,7 @@
 
 mod dial;
 mod docker;
-mod queries;
+pub(crate) mod queries;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -12,6 +12,7 @@ mod audit;
 mod backup;
 mod builder;
 mod buildkit;
+mod buildkit_commands;
 mod buildkit_gateway;
 mod buildkit_solve;
 mod cache;

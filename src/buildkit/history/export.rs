@@ -115,6 +115,15 @@ impl Client {
     }
 }
 
+impl Record {
+    /// Takes out what opens the caches that the build read from.
+    pub fn hide_credentials(&mut self) {
+        if let Some(imports) = self.frontend_attrs.get_mut("cache-imports") {
+            *imports = without_credentials(imports);
+        }
+    }
+}
+
 struct Export<W: Write> {
     content: ContentClient<Channel>,
     archive: Archive<W>,
@@ -128,9 +137,7 @@ struct Export<W: Write> {
 impl<W: Write + Send> Export<W> {
     async fn record(&mut self, mut record: Record) -> Result<Layer, ExportError> {
         self.reference.clone_from(&record.reference);
-        if let Some(imports) = record.frontend_attrs.get_mut("cache-imports") {
-            *imports = without_credentials(imports);
-        }
+        record.hide_credentials();
         let mut layers = Vec::new();
         if let Some(trace) = &mut record.trace {
             let layer = self.trace(trace).await?;
@@ -261,7 +268,7 @@ fn of_result(result: &BuildResult) -> impl Iterator<Item = (&'static str, &Descr
     attestations.chain(result.results.values().map(|d| ("result", d)))
 }
 
-fn is_sha256(hex: &str) -> bool {
+pub(super) fn is_sha256(hex: &str) -> bool {
     hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 

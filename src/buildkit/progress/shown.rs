@@ -104,7 +104,7 @@ pub(super) fn fit(text: &str, limit: usize) -> String {
 }
 
 /// As in `12.34MB`: decimal units, whole bytes below a thousand.
-pub(super) fn bytes(count: i64) -> String {
+pub fn bytes(count: i64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
     let mut scaled = count.unsigned_abs() as f64;
     let mut unit = None;

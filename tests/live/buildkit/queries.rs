@@ -16,7 +16,7 @@ use super::{BUILD, Buildkitd, connect_when_ready, request, unique};
 use crate::support::engines;
 
 /// What `buildctl` prints.
-fn buildctl(socket: &Path, arguments: &[&str]) -> String {
+pub(crate) fn buildctl(socket: &Path, arguments: &[&str]) -> String {
     let address = format!("unix://{}", socket.display());
     let output =
         Command::new(&engines().buildctl).args(["--addr", &address]).args(arguments).output().unwrap();
@@ -24,12 +24,12 @@ fn buildctl(socket: &Path, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn json(text: &str) -> Value {
+pub(crate) fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
 /// Go prints an empty list as null, and no field of ours as nothing.
-fn without_nulls(value: Value) -> Value {
+pub(crate) fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(fields) => {
             let kept = fields.into_iter().map(|(name, value)| (name, without_nulls(value)));
@@ -274,7 +274,7 @@ async fn exported_records_are_an_oci_layout_with_all_blobs() {
     assert_eq!(json(&blob(&files, &manifest["config"]))["Ref"], first);
 }
 
-fn unpacked(packed: &[u8]) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn unpacked(packed: &[u8]) -> BTreeMap<String, Vec<u8>> {
     let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(packed));
     let files = archive.entries().unwrap().map(|entry| {
         let mut entry = entry.unwrap();
@@ -285,12 +285,12 @@ fn unpacked(packed: &[u8]) -> BTreeMap<String, Vec<u8>> {
     files.collect()
 }
 
-fn text(files: &BTreeMap<String, Vec<u8>>, name: &str) -> String {
+pub(crate) fn text(files: &BTreeMap<String, Vec<u8>>, name: &str) -> String {
     String::from_utf8(files[name].clone()).unwrap()
 }
 
 /// The blob of a descriptor, if it is what its digest and size say.
-fn blob(files: &BTreeMap<String, Vec<u8>>, descriptor: &Value) -> String {
+pub(crate) fn blob(files: &BTreeMap<String, Vec<u8>>, descriptor: &Value) -> String {
     let digest = descriptor["digest"].as_str().unwrap();
     let content = &files[&format!("blobs/{}", digest.replace(':', "/"))];
     assert_eq!(format!("sha256:{}", hex::encode(Sha256::digest(content))), digest);

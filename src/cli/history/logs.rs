@@ -1,0 +1,69 @@
+//! `lemnos history logs`: what a build said, from its begin; of one that runs, until its end.
+
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::record::{self, Kept, Word};
+use crate::buildkit::{Display, Mode, Moment, Size};
+use crate::cli::builder::BuilderArgs;
+use crate::cli::terminal::print_while_read;
+use crate::config::Environment;
+use crate::error::Report;
+
+/// Time between frames of a live display.
+const FRAME: Duration = Duration::from_millis(100);
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The build: its reference or the beginning of it, or ^N for the Nth before the newest [default: the newest].
+    #[arg(value_name = "REF")]
+    build: Option<Word>,
+    /// How it is shown: plain, rawjson or tty; auto is plain.
+    #[arg(long, default_value = "plain", value_name = "MODE")]
+    progress: Mode,
+}
+
+pub async fn run(args: &Args, builder: &BuilderArgs) -> Result<ExitCode, Report> {
+    let mode = if args.progress == Mode::Auto { Mode::Plain } else { args.progress };
+    record::one(builder, args.build.as_ref(), async |kept: &Kept<'_>| show(kept, mode).await).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn show(kept: &Kept<'_>, mode: Mode) -> Result<(), Report> {
+    let color = Environment::of_process().get("NO_COLOR").is_none();
+    let display = Mutex::new(Display::new(mode, true, color));
+    let redrawn = display.lock().unwrap_or_else(PoisonError::into_inner).is_redrawn();
+    let unread = Notify::new();
+    let print = |text: &str| match print_while_read(text) {
+        Ok(flow) if flow.is_continue() => {}
+        // nobody reads it any more
+        _ => unread.notify_one(),
+    };
+    let told = kept.builder.client.build_logs(&kept.record.reference, |events| {
+        let mut display = display.lock().unwrap_or_else(PoisonError::into_inner);
+        print(&display.update(&events, Moment::now()));
+    });
+    let frames = async {
+        loop {
+            tokio::time::sleep(FRAME).await;
+            let mut display = display.lock().unwrap_or_else(PoisonError::into_inner);
+            print(&display.tick(Moment::now(), size()));
+        }
+    };
+    let told = tokio::select! {
+        told = told => told,
+        () = frames, if redrawn => Ok(()),
+        () = unread.notified() => return Ok(()),
+    };
+    print(&display.lock().unwrap_or_else(PoisonError::into_inner).finish(Moment::now(), size()));
+    Ok(told?)
+}
+
+fn size() -> Size {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
+    let size = size.map(|size| Size { columns: size.ws_col, rows: size.ws_row });
+    size.filter(|size| size.columns > 0 && size.rows > 0).unwrap_or_default()
+}
