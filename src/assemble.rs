@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{Digest, Platform};
 use crate::registry::{DOCKER_LIST, DOCKER_MANIFEST, INDEX, MANIFEST, RegistryError};
 
+pub mod ko;
 mod push;
 
 pub use push::{fetch, push};

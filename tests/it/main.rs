@@ -18,6 +18,9 @@ mod filesync;
 #[path = "../crash/house.rs"]
 mod house;
 mod import;
+mod ko_assembly;
+#[path = "../fake/ko_program.rs"]
+mod ko_program;
 mod llb;
 mod plan;
 mod pool;

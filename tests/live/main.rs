@@ -25,6 +25,9 @@ mod engines;
 mod filesync;
 mod health;
 mod house;
+mod ko_assembly;
+#[path = "../fake/ko_program.rs"]
+mod ko_program;
 mod llb;
 mod logs;
 mod metrics;

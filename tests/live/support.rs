@@ -22,6 +22,10 @@ pub struct Engines {
     pub clients_python: PathBuf,
     /// tests/tools/go-git, built.
     pub go_git: PathBuf,
+    /// A Go that compiles without the network.
+    pub go: PathBuf,
+    /// ko v0.19.1.
+    pub ko: PathBuf,
     /// `docker-registry` or `registry`.
     pub registry_program: PathBuf,
 }
@@ -37,6 +41,8 @@ pub fn engines() -> &'static Engines {
         crane: prepared("LEMNOS_TEST_CRANE").into(),
         clients_python: prepared("LEMNOS_TEST_CLIENTS_PYTHON").into(),
         go_git: prepared("LEMNOS_TEST_GO_GIT").into(),
+        go: prepared("LEMNOS_TEST_GO").into(),
+        ko: prepared("LEMNOS_TEST_KO").into(),
         registry_program: prepared("LEMNOS_TEST_REGISTRY").into(),
     })
 }
