@@ -291,8 +291,20 @@ fn tangle() -> Case {
     let mut case =
         Case { name: "tangle", base: &["linux/amd64"], platforms: "linux/amd64", ..Case::default() };
     let name = |dice: &mut Dice| ["a", "a.b", "A", "a-b", "b", "ü", "aa"][dice.below(7)];
-    let targets: [&'static str; 12] =
-        ["a", "../a", "../b", "b/aa", "../../A", "./a-b", "a.b/../b", "..", "../ü/a", "aa", "A/b", "../../b/a"];
+    let targets: [&'static str; 12] = [
+        "a",
+        "../a",
+        "../b",
+        "b/aa",
+        "../../A",
+        "./a-b",
+        "a.b/../b",
+        "..",
+        "../ü/a",
+        "aa",
+        "A/b",
+        "../../b/a",
+    ];
     for _ in 0..400 {
         let depth = 1 + dice.below(4);
         let path: Vec<&str> = (0..depth).map(|_| name(&mut dice)).collect();
@@ -336,12 +348,15 @@ fn a_tangle_of_links_is_packed_as_ko_packs_it() {
 fn what_ko_refuses_to_pack_is_refused() {
     let base = format!("{}/{}/ko/base", engines().registry, BuildId::generate());
     for target in ["missing", "../main.go", "/etc/passwd", "file/in", "file/", "../../../../etc"] {
-        let kodata = vec![
-            ("file".to_owned(), Node::File(Vec::new())),
-            ("link".to_owned(), Node::Link(target)),
-        ];
-        let case =
-            Case { name: "refused", base: &["linux/amd64"], platforms: "linux/amd64", kodata, ..Case::default() };
+        let kodata =
+            vec![("file".to_owned(), Node::File(Vec::new())), ("link".to_owned(), Node::Link(target))];
+        let case = Case {
+            name: "refused",
+            base: &["linux/amd64"],
+            platforms: "linux/amd64",
+            kodata,
+            ..Case::default()
+        };
         ko::kodata(&case.source(), "cmd/Web/kodata", "cmd/Web/kodata").unwrap_err();
         if target == "missing" {
             Depot { repository: base.clone() }.put(&case.base());
@@ -349,7 +364,8 @@ fn what_ko_refuses_to_pack_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         written(&case, dir.path(), "package main\n\nfunc main() {}\n");
         let go = go_stand_in(dir.path());
-        let output = ko_command(&case, dir.path(), &format!("{base}:stable"), &base, Some(&go)).output().unwrap();
+        let output =
+            ko_command(&case, dir.path(), &format!("{base}:stable"), &base, Some(&go)).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && said.contains("kodata"), "{target}: {said}");
     }

@@ -1,5 +1,6 @@
 //! `lemnos history logs`: what a build said, from its begin; of one that runs, until its end.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -34,7 +35,9 @@ pub async fn run(args: &Args, builder: &BuilderArgs) -> Result<ExitCode, Report>
 
 async fn show(kept: &Kept<'_>, mode: Mode) -> Result<(), Report> {
     let color = Environment::of_process().get("NO_COLOR").is_none();
-    let display = Mutex::new(Display::new(mode, true, color));
+    let display = Display::new(mode, std::io::stdout().is_terminal(), color)
+        .map_err(|cause| Report::user(cause.to_string()).hint("--progress plain shows every line"))?;
+    let display = Mutex::new(display);
     let redrawn = display.lock().unwrap_or_else(PoisonError::into_inner).is_redrawn();
     let unread = Notify::new();
     let print = |text: &str| match print_while_read(text) {
