@@ -1,4 +1,3 @@
 //! Consumers of the one `BuildEvent` stream. A consumer renders or forwards; it never decides and never blocks a build.
 
-pub mod terminal;
 pub mod text;

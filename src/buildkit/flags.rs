@@ -13,13 +13,14 @@ mod session;
 use std::collections::BTreeMap;
 
 pub use annotation::annotation;
-pub use context::{Context, build_context};
+pub use context::{Context, build_context, is_remote};
 pub use limits::{add_host, bytes, resource, shm_size, ulimit};
 pub use output::{Destination, Output, cache, output};
 pub use session::{AllowedFlag, Secret, SecretFrom, Ssh, allow, secret, ssh};
 
 use super::csv;
 use super::gateway::Call;
+use super::image_name;
 use super::solve::{Attestation, Platform};
 
 /// Why a flag's value cannot be used.
@@ -103,6 +104,17 @@ pub fn platforms(given: &str) -> Result<Vec<Platform>, FlagError> {
         false => text.parse().map_err(|e| wrong("--platform", given, format!("{e}"))),
     };
     given.split(',').map(one).collect()
+}
+
+/// `--tag NAME[:TAG]`, as it was given.
+pub fn tag(given: &str) -> Result<String, FlagError> {
+    full_name(given).map(|_| given.to_owned())
+}
+
+/// An image's name with nothing left out: host, path, and a tag or a digest.
+pub fn full_name(given: &str) -> Result<String, FlagError> {
+    let reason = "it is no image's name: write [HOST[:PORT]/]PATH[:TAG] in lower case";
+    image_name::full(given).ok_or_else(|| wrong("--tag", given, reason))
 }
 
 /// `--call METHOD[,format=json][,ignorestatus=BOOL]`. The method `build` is no call.

@@ -1,267 +1,386 @@
-//! `lemnos build`: what a push does, for a tree at hand: detect, plan, solve, assemble, tag. Without a server and its store.
+//! `lemnos build`: what `docker buildx build` does, flag by flag, on the BuildKit client itself.
+//!
+//! Invariants: a flag is followed or refused; nothing is written before the build has succeeded, but what an exporter
+//! streams; a build that is interrupted is cancelled. The table of flags is docs/reference/build.md. A push of a tree, with
+//! its detection of kinds and its tags, is the server's, and not done here.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
 
-use super::serve::wiring;
-use super::source::Source;
-use crate::assemble;
-use crate::buildkit::session::filesync::LocalDir;
-use crate::config::{self, Environment, Layer};
-use crate::detect;
-use crate::error::Report;
-use crate::event::{BuildEvent, Failure};
-use crate::failpoint::Failpoints;
-use crate::model::{
-    AppName, AppSettings, BuildPlan, Digest, ImageName, ImagePlan, Platform, PushOptions, Sha, SolveSpec,
-    SourcePolicy, SourceRules,
-};
-use crate::pipeline::from_report;
-use crate::plan::{self, BuildConfig, PlanInput};
+use futures::future::try_join_all;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::buildkit::gateway::CallResult;
+use crate::buildkit::join::Joined;
+use crate::buildkit::solve::Platform;
+use crate::buildkit::{AuthProvider, DockerConfig, SolveError, SolveErrorKind, SolveRequest};
+use crate::config::{Config, Environment};
+use crate::error::{Kind, Report};
+use crate::model::Digest;
 use crate::registry::Registry;
-use crate::solve::context::{GitContext, Ledger, shared_key};
-use crate::solve::{BuildSecrets, ContextDirs, DirSource, Pool, RegistryAuth};
 
+mod args;
+mod builders;
+mod call;
+mod docker;
+mod excerpt;
+mod inputs;
+mod metadata;
+mod options;
+mod outputs;
+mod request;
 mod screen;
-mod target;
+mod several;
+mod stdin;
+mod vcs;
 
-use screen::{Progress, Screen};
-use target::Target;
+pub use args::Args;
+use builders::{Share, Sources};
+use docker::Docker;
+use inputs::{Inputs, Place};
+use options::Options;
+use outputs::{Outputs, Surroundings};
+use request::Builds;
+use screen::Screen;
 
-/// Lines of a failing step that are shown again.
-const LOG_TAIL_LINES: usize = 30;
+/// What shells have for a command that Ctrl-C ended, and what buildx exits with.
+const CANCELLED: u8 = 130;
 
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    /// A directory, or GITDIR@COMMIT.
-    #[arg(value_name = "PATH|GITDIR@COMMIT", default_value = ".")]
-    source: String,
-    /// Where the image goes: HOST[:PORT]/PATH[:TAG]; again for further tags.
-    #[arg(short, long = "tag", value_name = "REF", required = true)]
-    tags: Vec<Target>,
-    /// Platforms, separated by commas [default: linux/amd64,linux/arm64].
-    #[arg(long = "platform", value_delimiter = ',', value_name = "OS/ARCH")]
-    platforms: Vec<Platform>,
-    /// A build argument; again for each one.
-    #[arg(long = "build-arg", value_name = "NAME=VALUE")]
-    build_args: Vec<String>,
-    /// The Dockerfile, from the root of the tree.
-    #[arg(short, long = "file", value_name = "PATH")]
-    dockerfile: Option<String>,
-    /// The stage to build.
-    #[arg(long, value_name = "STAGE")]
-    target: Option<String>,
-    /// Run every step again.
-    #[arg(long)]
-    no_cache: bool,
-    /// Look base images up again.
-    #[arg(long)]
-    pull: bool,
-    /// How progress is shown, on standard error; the image's digest goes to standard output.
-    #[arg(long, value_enum, default_value = "auto")]
-    progress: Progress,
-    /// A BuildKit daemon, as `lemnos serve --builder` takes it [default: BUILDKIT_HOST, else those of the server that
-    /// runs on the data directory].
-    #[arg(long, value_name = "ADDR[,platform=P]…")]
-    builder: Vec<String>,
-    /// A registry to speak plain http to, besides loopback; again for each one.
-    #[arg(long, value_name = "HOST[:PORT]")]
-    plain_http: Vec<String>,
-    /// Data directory of a running server [env: LEMNOS_DATA].
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+/// How a build ended that did not succeed.
+enum Failed {
+    /// Before, after or beside the solve.
+    Report(Report),
+    Solve(Box<SolveError>),
+    Interrupted,
 }
 
-/// Everything that a build of a tree at hand needs.
-struct Bench {
-    pool: Pool,
-    registry: Registry,
-    plain_http: Vec<String>,
-    git: Option<PathBuf>,
+impl From<Report> for Failed {
+    fn from(report: Report) -> Self {
+        Self::Report(report)
+    }
+}
+
+impl From<SolveError> for Failed {
+    fn from(error: SolveError) -> Self {
+        Self::Solve(Box::new(error))
+    }
+}
+
+/// Everything that is known before a daemon is asked.
+struct Command {
+    args: Args,
+    environment: Environment,
+    options: Options,
+    docker: Docker,
+    config: Config,
+    place: Place,
 }
 
 pub fn run(args: Args) -> Result<ExitCode, Report> {
     let environment = Environment::of_process();
-    let flags = Layer::default()
-        .flag("--builder", args.builder.clone())
-        .flag("--plain-http", args.plain_http.clone());
-    let config = config::resolve(args.data.as_deref(), None, flags, &environment)?;
-    let source = Source::open(&args.source)?;
-    let plan = plan_tree(&args, &source)?;
-    let bench = Bench {
-        pool: Pool::new(super::builder::builders(&config)?),
-        registry: Registry::new(wiring::registry(&config))?,
-        plain_http: config.plain_http_hosts.clone(),
-        git: super::serve::find_git(&environment),
-    };
-    super::block_on(build(&args, &source, &plan, &bench))
-}
-
-/// The same plan that a push of this tree would get, its tags apart.
-fn plan_tree(args: &Args, source: &Source) -> Result<BuildPlan, Report> {
-    let first = args.tags.first().ok_or_else(|| Report::user("no --tag"))?;
-    if args.tags.iter().any(|t| t.image != first.image) {
-        return Err(Report::user("all --tag must name one image").hint("build once for each image name"));
+    let options = Options::read(&args, &environment)?;
+    let place = Place::read(&args.context)?;
+    policies(&args, &options, &place)?;
+    let docker = Docker::read(&environment)?;
+    let config = builders::settings(&args, &environment)?;
+    if let Some(path) = &args.iidfile {
+        metadata::remove_id(path)?;
     }
-    let settings = AppSettings {
-        platforms: args.platforms.clone(),
-        build_args: build_args(&args.build_args)?,
-        dockerfile_path: args.dockerfile.clone(),
-        target: args.target.clone(),
-        ..AppSettings::default()
+    let screen = Screen::new(options.mode, &environment)
+        .map_err(|cause| Report::user(cause.to_string()).hint("--progress plain shows every line"))?;
+    let command = Command { args, environment, options, docker, config, place };
+    super::block_on(command.run(&screen))
+}
+
+/// A policy beside the Dockerfile is for a builder that evaluates it: built without it, the file would protect nobody.
+fn policies(args: &Args, options: &Options, place: &Place) -> Result<(), Report> {
+    let file = match (&args.file, place) {
+        (Some(file), _) if file != "-" && !file.contains("://") => file.clone(),
+        (None, Place::Directory(dir)) => dir.join("Dockerfile").display().to_string(),
+        _ => return Ok(()),
     };
-    let app: AppName = match source.app_name() {
-        Some(name) => name,
-        None => "local".parse()?,
-    };
-    let config = BuildConfig::read(source.tree.as_ref())?;
-    let detected = detect::detect(source.tree.as_ref(), &settings, config.as_ref())?;
-    Ok(plan::plan(&PlanInput {
-        tree: source.tree.as_ref(),
-        detected: &detected,
-        config: config.as_ref(),
-        app: &app,
-        app_id: &format!("local-{app}"),
-        settings: &settings,
-        image: &first.image,
-        commit: source.commit.clone(),
-        reference: source.reference.as_ref(),
-        options: &PushOptions { no_cache: args.no_cache, rebuild: args.pull, ..PushOptions::default() },
-        frontends: &plan::default_frontends(),
-        policy: &SourcePolicy::default(),
-        sources: &SourceRules::open(first.image.clone()),
-        sbom_generator: None,
-        source_url: None,
-        try_id: "local",
-    })?)
-}
-
-fn build_args(pairs: &[String]) -> Result<BTreeMap<String, String>, Report> {
-    let one = |pair: &String| match pair.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err(Report::user(format!("--build-arg {pair:?} is not NAME=VALUE"))),
-    };
-    pairs.iter().map(one).collect()
-}
-
-async fn build(args: &Args, source: &Source, plan: &BuildPlan, bench: &Bench) -> Result<ExitCode, Report> {
-    let screen = Screen::new(args.progress);
-    let began = Instant::now();
-    let elapsed_ms = || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    match publish(args, source, plan, bench, &screen).await {
-        Ok(digest) => {
-            screen.emit(BuildEvent::Succeeded { duration_ms: elapsed_ms() });
-            // a reader that went away has seen the tag in the registry all the same
-            let _ = writeln!(std::io::stdout(), "{digest}");
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(failure) => {
-            screen.emit(BuildEvent::Failed { failure, duration_ms: elapsed_ms() });
-            Ok(ExitCode::from(1))
-        }
+    let policy = format!("{file}.rego");
+    if options.policy_disabled || !std::path::Path::new(&policy).exists() {
+        return Ok(());
     }
+    Err(Report::user(format!("{policy} is a policy in Rego, which is not evaluated here"))
+        .hint("--policy disabled=true builds without it"))
 }
 
-/// Solve, assemble, tag. The tags move after the index stands, in the order given.
-async fn publish(
-    args: &Args,
-    source: &Source,
-    plan: &BuildPlan,
-    bench: &Bench,
-    screen: &Screen,
-) -> Result<Digest, Failure> {
-    let failed = |report: Report| from_report(report);
-    let [image] = plan.images.as_slice() else {
-        return Err(failed(Report::internal(format!("a plan of {} images", plan.images.len()))));
-    };
-    announce(plan, image, screen);
-    let platforms: Vec<Platform> = image.solves.iter().flat_map(|s| s.platforms.clone()).collect();
-    let insecure = bench.plain_http.iter().any(|host| host == image.name.host());
-    let mut pushed = Vec::new();
-    for spec in &image.solves {
-        let dirs = context(source, &plan.commit, spec, &image.name, bench).map_err(failed)?;
-        for part in bench.pool.solve("local", spec, &image.name, insecure, &dirs, &screen.sink()).await? {
-            let only = if part.platforms.len() == 1 { part.platforms.first().cloned() } else { None };
-            pushed.push((part.digest, only));
-        }
-    }
-    let children =
-        assemble::fetch(&bench.registry, &image.name, &pushed).await.map_err(|e| failed(e.into()))?;
-    let index = assemble::index(&platforms, children, &image.annotations).map_err(|e| failed(e.into()))?;
-    let digest = assemble::push(&bench.registry, &image.name, &index, &Failpoints::default())
-        .await
-        .map_err(|e| failed(e.into()))?;
-    screen.emit(BuildEvent::Assembled { image: image.name.clone(), digest: digest.clone(), platforms });
-    for target in &args.tags {
-        bench
-            .registry
-            .put_manifest(&image.name, &target.tag.clone().into(), &index.media_type, index.bytes.clone())
-            .await
-            .map_err(|e| failed(e.into()))?;
-        screen.emit(BuildEvent::Tagged {
-            image: image.name.clone(),
-            tag: target.tag.clone(),
-            digest: digest.clone(),
-        });
-    }
-    Ok(digest)
-}
-
-fn announce(plan: &BuildPlan, image: &ImagePlan, screen: &Screen) {
-    screen.emit(BuildEvent::Detected { kind: plan.detected.kind, evidence: plan.detected.evidence.clone() });
-    for note in &plan.notes {
-        screen.emit(BuildEvent::Note { text: crate::event::plain_line(note) });
-    }
-    let platforms = image.solves.iter().flat_map(|s| s.platforms.clone()).collect();
-    screen.emit(BuildEvent::Planned { image: image.name.clone(), platforms, tags: Vec::new() });
-}
-
-/// The commit's objects, or the directory as it stands.
-fn context(
-    source: &Source,
-    commit: &Sha,
-    spec: &SolveSpec,
-    image: &ImageName,
-    bench: &Bench,
-) -> Result<ContextDirs, Report> {
-    let beside = spec.dockerfile_path.rsplit_once('/').map_or("", |(dir, _)| dir);
-    let path = std::path::absolute(&source.path).unwrap_or_else(|_| source.path.clone());
-    let (context, dockerfile): (Arc<dyn DirSource>, Arc<dyn DirSource>) = if commit.is_zero() {
-        let open = |dir: &str| {
-            LocalDir::open(&path.join(dir))
-                .map_err(|e| Report::user(format!("the build context {}: {e}", path.join(dir).display())))
+impl Command {
+    async fn run(self, screen: &Screen) -> Result<ExitCode, Report> {
+        let outcome = tokio::select! {
+            outcome = self.build(screen) => outcome,
+            never = screen.draw() => match never {},
+            interrupted = interrupted() => Err(interrupted.map_or_else(Failed::Report, |()| Failed::Interrupted)),
         };
-        (Arc::new(open(&spec.context_path)?), Arc::new(open(beside)?))
-    } else {
-        let now_s = crate::store::now_ms().div_euclid(1000);
-        // no state is kept outside of a server: every file goes over once more, and nothing is ever stale
-        let context = GitContext::open(&path, commit, &spec.context_path, &mut Ledger::default(), now_s)?;
-        let context = match &bench.git {
-            Some(git) => context.streaming_with(git.clone()),
-            None => context,
+        screen.finish(self.args.debug);
+        match outcome {
+            Ok(code) => Ok(code),
+            Err(Failed::Report(report)) => Err(report),
+            Err(Failed::Interrupted) => {
+                complain("error: the build was interrupted: context canceled\n");
+                Ok(ExitCode::from(CANCELLED))
+            }
+            Err(Failed::Solve(error)) => Ok(self.failed(&error)),
+        }
+    }
+
+    /// Tells of a failed solve: the place in the Dockerfile, then the error.
+    fn failed(&self, error: &SolveError) -> ExitCode {
+        let excerpt = error.source.as_deref().map(excerpt::of).unwrap_or_default();
+        let report = Report::new(Kind::Build, format!("failed to build: failed to solve: {}", error.message));
+        let report = match hint(error) {
+            Some(hint) => report.hint(hint),
+            None => report,
         };
-        let dockerfile = context.at(beside)?;
-        (Arc::new(context), Arc::new(dockerfile))
-    };
-    // whoever builds here runs the builder: nothing is kept from them
-    let rules = Arc::new(SourceRules::open(image.clone()));
-    let auth = RegistryAuth::new(
-        bench.registry.clone(),
-        bench.plain_http.clone(),
-        None,
-        image.clone(),
-        rules.clone(),
-    );
-    Ok(ContextDirs {
-        shared_key: shared_key("local", &path.display().to_string(), &spec.context_path),
-        dirs: BTreeMap::from([("context".to_owned(), context), ("dockerfile".to_owned(), dockerfile)]),
-        auth: Some(Arc::new(auth)),
-        rules,
-        secrets: BuildSecrets::default(),
-        log_tail_lines: LOG_TAIL_LINES,
-    })
+        complain(&format!("{excerpt}{report}\n"));
+        ExitCode::from(match (error.kind, error.code) {
+            (SolveErrorKind::Canceled, _) => CANCELLED,
+            (_, tonic::Code::Internal) => 100,
+            (_, tonic::Code::ResourceExhausted) => 102,
+            _ => 1,
+        })
+    }
+
+    async fn build(&self, screen: &Screen) -> Result<ExitCode, Failed> {
+        let sources = Sources { args: &self.args, environment: &self.environment, docker: &self.docker };
+        let found = sources.find(&self.config)?;
+        let mut shares = builders::share(found, &self.options.dockerfile.platforms).await?;
+        if self.options.call.is_some() {
+            // a question is one builder's to answer
+            shares.truncate(1);
+        }
+        let Some(first) = shares.first() else { return Err(Report::internal("no builder was found").into()) };
+        let fetched = match self.args.file.as_deref() {
+            Some(url) if url.starts_with("https://") || url.starts_with("http://") => {
+                Some(inputs::fetch(&first.client, url).await?)
+            }
+            _ => None,
+        };
+        let mut inputs = Inputs::open(&self.place, self.args.file.as_deref(), fetched).await?;
+        if shares.len() > 1 && inputs.upload.is_some() {
+            return Err(Report::user("a context on standard input can be read by one builder only")
+                .hint("unpack it into a directory, or name one --builder")
+                .into());
+        }
+        if let Some(call) = &self.options.call {
+            let (request, _, _) = self.prepare(&mut inputs, first, false).await?;
+            let answer = first.client.call(request, &call.call, |event| screen.show(event)).await?;
+            screen.finish(self.args.debug);
+            return Ok(self.answer(call, &answer, &inputs.shown)?);
+        }
+        self.warn_of_no_output(first);
+        let attrs = match shares.len() {
+            1 => self.alone(&mut inputs, first, screen).await?,
+            _ => self.together(&mut inputs, &shares, screen).await?,
+        };
+        screen.finish(self.args.debug);
+        self.tell(&attrs, screen)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// The request for one builder; and whether docker names the image by its manifest.
+    async fn prepare(
+        &self,
+        inputs: &mut Inputs,
+        share: &Share,
+        one_of_several: bool,
+    ) -> Result<(SolveRequest, Joined, bool), Report> {
+        let (prepared, _) = self.prepare_with(inputs, share, one_of_several, |_| Ok(())).await?;
+        Ok(prepared)
+    }
+
+    async fn prepare_with<T>(
+        &self,
+        inputs: &mut Inputs,
+        share: &Share,
+        one_of_several: bool,
+        change: impl FnOnce(&mut Outputs) -> Result<T, Report>,
+    ) -> Result<((SolveRequest, Joined, bool), T), Report> {
+        let docker = match &share.builder.endpoint.address {
+            crate::buildkit::Address::Docker(socket) => self.docker.at(socket),
+            _ => self.docker.clone(),
+        };
+        let in_docker = share.builder.is_docker();
+        let features = match in_docker || outputs::needs_docker(&self.options) {
+            true => Some(docker.features().await?),
+            false => None,
+        };
+        let around = Surroundings {
+            in_docker,
+            docker: &docker,
+            features,
+            plain_http: &self.config.plain_http_hosts,
+            default_load: !self.says("BUILDX_NO_DEFAULT_LOAD"),
+        };
+        let mut outputs = Outputs::plan(&self.options, &around)?;
+        let changed = change(&mut outputs)?;
+        let by_manifest = outputs.by_manifest;
+        let builds = Builds {
+            options: &self.options,
+            inputs,
+            outputs,
+            docker: &docker,
+            environment: &self.environment,
+            auth: self.credentials()?,
+            in_docker: features.filter(|_| in_docker),
+            platforms: share.platforms.clone(),
+            one_of_several,
+            gateway: request::host_gateway(&self.options, &share.client).await?,
+        };
+        let (request, joined) = builds.request()?;
+        for warning in &joined.warnings {
+            complain(&format!("warning: {warning}\n"));
+        }
+        Ok(((request, joined, by_manifest), changed))
+    }
+
+    /// One builder makes everything.
+    async fn alone(
+        &self,
+        inputs: &mut Inputs,
+        share: &Share,
+        screen: &Screen,
+    ) -> Result<BTreeMap<String, String>, Failed> {
+        let (request, joined, by_manifest) = self.prepare(inputs, share, false).await?;
+        let result = share.client.solve(request, |event| screen.show(event)).await?;
+        joined.record(&result).map_err(Report::from)?;
+        let mut attrs = result.attrs;
+        if by_manifest {
+            attrs.remove("containerimage.config.digest");
+        }
+        attrs.insert("buildx.build.ref".to_owned(), share.builder.reference(&result.reference));
+        let noted = metadata::Noted::of(&self.environment);
+        if self.args.metadata_file.is_some() && noted != metadata::Noted::Nothing {
+            let asked = metadata::provenance(&share.client, &result.reference, noted);
+            attrs.extend(screen.step("resolving provenance for metadata file", asked).await?);
+        }
+        Ok(attrs)
+    }
+
+    /// Several builders make a part each.
+    async fn together(
+        &self,
+        inputs: &mut Inputs,
+        shares: &[Share],
+        screen: &Screen,
+    ) -> Result<BTreeMap<String, String>, Failed> {
+        let mut prepared = Vec::new();
+        let mut targets = Vec::new();
+        for share in shares {
+            let ready = self.prepare_with(inputs, share, true, several::push_by_digest).await?;
+            prepared.push((share, ready.0.0));
+            targets = ready.1;
+        }
+        let solved = try_join_all(prepared.into_iter().map(async |(share, request)| {
+            let result = share.client.solve(request, |event| screen.show(event)).await?;
+            let digest = result.attrs.get("containerimage.digest").cloned().unwrap_or_default();
+            let digest: Digest = digest.parse().map_err(Report::from)?;
+            Ok::<(Digest, Vec<Platform>), Failed>((digest, share.platforms.clone()))
+        }))
+        .await?;
+        let registry = Registry::new(super::serve::wiring::registry(&self.config)).map_err(Report::from)?;
+        Ok(several::join(&registry, &targets, &solved, &self.options, screen).await?)
+    }
+
+    /// Writes the id, the metadata, and what the build wants to say.
+    fn tell(&self, attrs: &BTreeMap<String, String>, screen: &Screen) -> Result<(), Report> {
+        let mut out = std::io::stdout();
+        if self.options.quiet {
+            // a reader that went away has the image all the same
+            let _ = writeln!(out, "{}", metadata::image_id(attrs));
+        }
+        if let Some(path) = &self.args.iidfile {
+            metadata::write_id(path, attrs)?;
+        }
+        if let Some(path) = &self.args.metadata_file {
+            let warnings = screen.warnings_json().filter(|_| metadata::with_warnings(&self.environment));
+            metadata::write(path, attrs, warnings)?;
+        }
+        if let Some(message) = attrs.get("frontend.result.inlinemessage") {
+            let _ = writeln!(out, "\n{}", crate::event::plain_text(message));
+        }
+        Ok(())
+    }
+
+    /// What a frontend answered, printed, and written where a file is named.
+    fn answer(
+        &self,
+        call: &crate::buildkit::flags::CallFlag,
+        result: &CallResult,
+        dockerfile: &str,
+    ) -> Result<ExitCode, Report> {
+        let text =
+            |(key, value): (&String, &Vec<u8>)| (key.clone(), String::from_utf8_lossy(value).into_owned());
+        let attrs: BTreeMap<String, String> = result.metadata.iter().map(text).collect();
+        if let Some(path) = &self.args.metadata_file {
+            metadata::write(path, &attrs, None)?;
+        }
+        let answer = call::answer(call, result, dockerfile)?;
+        super::terminal::print_text(&answer.text)?;
+        if let Some(error) = answer.error {
+            complain(&format!("error: {error}"));
+        }
+        Ok(ExitCode::from(answer.code))
+    }
+
+    fn warn_of_no_output(&self, share: &Share) {
+        let options = &self.options;
+        let none = options.outputs.is_empty() && !options.push && !options.load;
+        if none && !share.builder.is_docker() && !self.says("BUILDX_NO_DEFAULT_LOAD") {
+            complain(
+                "warning: no output is named: the result stays in the build cache; --push pushes the image, --load \
+                 loads it into docker\n",
+            );
+        }
+    }
+
+    fn says(&self, variable: &str) -> bool {
+        self.environment.get(variable).is_some_and(options::yes)
+    }
+
+    fn credentials(&self) -> Result<Arc<dyn AuthProvider>, Report> {
+        let read = match &self.config.docker_config {
+            Some(path) => DockerConfig::read(path),
+            None => DockerConfig::parse(b"{}"),
+        };
+        Ok(Arc::new(read.map_err(|e| Report::user(e.to_string()))?))
+    }
+}
+
+fn hint(error: &SolveError) -> Option<&'static str> {
+    if error.message.contains("unsupported frontend capability moby.buildkit.frontend.contexts") {
+        return Some(
+            "the Dockerfile's frontend is older than --build-context: `# syntax=docker/dockerfile:1` names a newer one",
+        );
+    }
+    if error.message.contains("unsupported frontend capability moby.buildkit.frontend.gitquerystring") {
+        return Some(
+            "the Dockerfile's frontend is older than git addresses with ?…: write ADDRESS#REF:DIRECTORY",
+        );
+    }
+    match error.kind {
+        SolveErrorKind::Infrastructure if error.temporary => Some("this is not the build's fault; try again"),
+        SolveErrorKind::Infrastructure => Some("this is not the build's fault; see buildkitd's log"),
+        _ => None,
+    }
+}
+
+fn complain(text: &str) {
+    // nobody listens any more: the exit code tells
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Ends with the first signal that asks to end.
+async fn interrupted() -> Result<(), Report> {
+    let failed = |e: std::io::Error| Report::internal(format!("waiting for signals: {e}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    }
 }

@@ -50,6 +50,17 @@ impl Environment {
         self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// The same, with an empty value for what it is: for variables that somebody else gives a meaning.
+    pub fn lookup(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str)
+    }
+
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.variables.remove(name);
+        self
+    }
+
     /// The settings among the LEMNOS_ names; one that means nothing is an error.
     pub(super) fn layer(&self) -> Result<Layer, ConfigError> {
         if let Some(name) = self.unreadable.first() {

@@ -1,7 +1,22 @@
 //! `buildkit` errors as people see them.
 
 use super::{Kind, Report};
+use crate::buildkit::flags::FlagError;
+use crate::buildkit::join::JoinError;
 use crate::buildkit::{Error, SolveError, SolveErrorKind};
+
+impl From<FlagError> for Report {
+    fn from(error: FlagError) -> Self {
+        Self::new(Kind::User, error.to_string())
+    }
+}
+
+impl From<JoinError> for Report {
+    fn from(error: JoinError) -> Self {
+        let kind = if matches!(error, JoinError::Answer(_)) { Kind::Unavailable } else { Kind::User };
+        Self::new(kind, error.to_string())
+    }
+}
 
 impl From<Error> for Report {
     fn from(error: Error) -> Self {

@@ -10,6 +10,7 @@
 mod access;
 mod admin;
 mod backup;
+mod build_table;
 mod buildkit;
 mod engine;
 #[path = "../fake/fakes.rs"]

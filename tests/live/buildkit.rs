@@ -1,7 +1,7 @@
 //! The BuildKit client against a real buildkitd: two platforms pushed, failures typed, cancellation, death.
 
 mod dial;
-mod docker;
+pub(crate) mod docker;
 pub(crate) mod queries;
 
 use std::collections::BTreeMap;

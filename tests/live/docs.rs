@@ -146,7 +146,7 @@ const COMMANDS: &[(&str, Run)] = &[
     ("lemnos serve --data NEWDIR", Elsewhere("tests/live/backup.rs")),
     ("lemnos detect", Shows(&["dockerfile"])),
     ("lemnos plan", Shows(&["linux/amd64", "linux/arm64"])),
-    ("lemnos build . -t localhost:5000/shop:mine", Shows(&["sha256:"])),
+    ("lemnos build . --push -t localhost:5000/shop:mine", Shows(&["pushing manifest for localhost"])),
     ("git fetch --unshallow", Elsewhere("a mention: the refusal that names it is receive's to test")),
     ("git push deis main", Elsewhere("history")),
     ("docker login", Elsewhere("Docker's")),

@@ -10,6 +10,7 @@
 mod attacks;
 mod audit;
 mod backup;
+mod build_command;
 mod builder;
 mod buildkit;
 mod buildkit_commands;

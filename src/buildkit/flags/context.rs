@@ -41,11 +41,22 @@ fn context(place: &str) -> Context {
     }
 }
 
-fn is_remote(place: &str) -> bool {
+/// Whether the daemon fetches what stands at `place` itself: a git or HTTP address.
+pub fn is_remote(place: &str) -> bool {
     const SCHEMES: [&str; 4] = ["https://", "http://", "git://", "ssh://"];
     SCHEMES.iter().any(|scheme| place.starts_with(scheme))
-        || place.starts_with("git@")
+        || is_secure_copy(place)
         || place.starts_with("github.com/")
+}
+
+/// `USER@HOST:PATH`, as git's ssh addresses are often written.
+fn is_secure_copy(place: &str) -> bool {
+    let word = |text: &str, more: &[u8]| {
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || more.contains(&b))
+    };
+    place.split_once('@').is_some_and(|(user, rest)| {
+        word(user, b"-_") && rest.split_once(':').is_some_and(|(host, _)| word(host, b"-."))
+    })
 }
 
 /// `PATH[:TAG][@DIGEST]`.

@@ -10,7 +10,7 @@ use super::{BUILD, request, unique};
 use crate::support::engines;
 
 /// dockerd and its containerd, in mount and process namespaces of their own.
-struct Dockerd {
+pub(crate) struct Dockerd {
     children: Vec<Child>,
     dir: tempfile::TempDir,
 }
@@ -26,7 +26,7 @@ impl Drop for Dockerd {
 }
 
 impl Dockerd {
-    fn at(&self, name: &str) -> String {
+    pub(crate) fn at(&self, name: &str) -> String {
         self.dir.path().join(name).display().to_string()
     }
 
@@ -43,7 +43,7 @@ impl Dockerd {
         self.children.push(child);
     }
 
-    async fn start() -> (Self, Client) {
+    pub(crate) async fn start() -> (Self, Client) {
         let mut dockerd = Self { children: Vec::new(), dir: tempfile::tempdir().unwrap() };
         let at = |name: &str| dockerd.dir.path().join(name).display().to_string();
         let (containerd, socket) = (at("containerd.sock"), at("docker.sock"));

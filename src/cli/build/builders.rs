@@ -1,0 +1,221 @@
+//! Which daemons build: those that are named, else those of the configuration, else the one that runs here.
+//!
+//! Invariant: a platform is given to one builder. No name of an instance in buildx's own store is looked up but those
+//! that lead to an address.
+
+use super::args::Args;
+use super::docker::Docker;
+use crate::admin::Ready;
+use crate::buildkit::solve::Platform;
+use crate::buildkit::{Address, Client, Endpoint, Tls};
+use crate::cli::serve::wiring;
+use crate::config::{self, Config, Environment, Layer};
+use crate::error::{Kind, Report};
+
+/// How long a builder may take to let us in.
+const CONNECT: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// One daemon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Builder {
+    /// Names it in messages and in `buildx.build.ref`.
+    pub name: String,
+    pub endpoint: Endpoint,
+    /// What it is bound to; empty: what it says itself.
+    pub platforms: Vec<Platform>,
+}
+
+impl Builder {
+    /// Reads `ADDR[,platform=P][,name=N][,ca=FILE,cert=FILE,key=FILE,servername=NAME]`.
+    pub fn parse(given: &str) -> Result<Self, Report> {
+        let bad = |reason: String| Report::user(format!("--builder {given:?}: {reason}"));
+        let mut parts = given.split(',').map(str::trim);
+        let address: Address = parts.next().unwrap_or_default().parse()?;
+        let (mut name, mut platforms, mut tls) = (None, Vec::new(), Tls::default());
+        for part in parts {
+            let (key, value) = part
+                .split_once('=')
+                .filter(|(_, value)| !value.is_empty())
+                .ok_or_else(|| bad(format!("{part:?} has no value")))?;
+            let file = || std::path::absolute(value).map_err(|e| bad(format!("{value:?}: {e}")));
+            match key {
+                "name" => name = Some(value.to_owned()),
+                "platform" => platforms.push(value.parse().map_err(|e| bad(format!("{e}")))?),
+                "ca" => tls.ca = Some(file()?),
+                "cert" => tls.cert = Some(file()?),
+                "key" => tls.key = Some(file()?),
+                "servername" => tls.server_name = Some(value.to_owned()),
+                // how many solves a server gives it at once means nothing to one build
+                "max" => drop(value.parse::<u32>().map_err(|e| bad(format!("max: {e}")))?),
+                other => {
+                    return Err(bad(format!(
+                        "{other:?} is not known: there are platform, name, max, ca, cert, key and servername"
+                    )));
+                }
+            }
+        }
+        let tls = Some(tls).filter(|tls| *tls != Tls::default());
+        let name = name.unwrap_or_else(|| address.to_string());
+        Ok(Self { name, endpoint: Endpoint { address, tls }, platforms })
+    }
+
+    /// Whether this is the BuildKit inside dockerd, which has exporters of its own.
+    pub fn is_docker(&self) -> bool {
+        matches!(self.endpoint.address, Address::Docker(_))
+    }
+
+    pub async fn connect(&self) -> Result<Client, Report> {
+        Ok(Client::connect(&self.endpoint, CONNECT).await?)
+    }
+
+    /// The name by which a build's record is found again.
+    pub fn reference(&self, build: &str) -> String {
+        let plain: String =
+            self.name.chars().map(|c| if c == '/' || c.is_whitespace() { '-' } else { c }).collect();
+        format!("{plain}/{plain}0/{build}")
+    }
+}
+
+/// What `find` has to go by.
+pub struct Sources<'a> {
+    pub args: &'a Args,
+    pub environment: &'a Environment,
+    pub docker: &'a Docker,
+}
+
+/// The settings of a build, which need no builder to be known.
+pub fn settings(args: &Args, environment: &Environment) -> Result<Config, Report> {
+    let flags = Layer::default().flag("--plain-http", args.plain_http.clone());
+    // the variable may hold any address that a build can reach, and a server takes two kinds only
+    Ok(config::resolve(args.data.as_deref(), None, flags, &environment.clone().without("BUILDKIT_HOST"))?)
+}
+
+impl Sources<'_> {
+    pub fn find(&self, config: &Config) -> Result<Vec<Builder>, Report> {
+        if !self.args.builder.is_empty() {
+            return self.args.builder.iter().map(|given| Builder::parse(given)).collect();
+        }
+        if let Some(named) = self.environment.get("BUILDX_BUILDER") {
+            return named_by(named);
+        }
+        if !config.builders.is_empty() {
+            return Ok(wiring::builders(config).into_iter().map(configured).collect());
+        }
+        if let Some(host) = self.environment.get("BUILDKIT_HOST") {
+            return Ok(vec![Builder::parse(host)?]);
+        }
+        let running = Ready::read(&config.data_dir).map(|ready| ready.builders).unwrap_or_default();
+        if !running.is_empty() {
+            let one = |address: &String| wiring::own_builder(address, 1).map(configured);
+            return running.iter().map(one).collect();
+        }
+        match self.docker.socket() {
+            Some(socket) => Ok(vec![Builder::parse(&format!("docker://{}", socket.display()))?]),
+            None => Err(Report::new(Kind::NotFound, "no builder is named, and neither a lemnos server nor dockerd runs here").hint(
+                "give --builder unix:///run/buildkit/buildkitd.sock (or set BUILDKIT_HOST), or start `lemnos serve`",
+            )),
+        }
+    }
+}
+
+fn named_by(name: &str) -> Result<Vec<Builder>, Report> {
+    if name.contains("://") {
+        return Ok(vec![Builder::parse(name)?]);
+    }
+    Err(Report::user(format!("BUILDX_BUILDER={name:?}: instances of buildx are not looked up")).hint(
+        "name its daemon: docker-container://buildx_buildkit_NAME0 for one in a container, or the address that it was made with",
+    ))
+}
+
+fn configured(builder: crate::solve::BuilderConfig) -> Builder {
+    let platforms = builder.bound.iter().filter_map(|p| p.to_string().parse().ok()).collect();
+    Builder { name: builder.name, endpoint: builder.endpoint, platforms }
+}
+
+/// A builder with its connection and what it shall build.
+pub struct Share {
+    pub builder: Builder,
+    pub client: Client,
+    pub platforms: Vec<Platform>,
+}
+
+/// Connects to as many as are needed. Each platform goes to the builder that is bound to it, else to one whose workers
+/// name it, else to the first, which knows best why it cannot.
+pub async fn share(builders: Vec<Builder>, platforms: &[Platform]) -> Result<Vec<Share>, Report> {
+    let alone = builders.len() == 1;
+    let mut open: Vec<Platform> = Vec::new();
+    let mut wanted: Vec<Vec<Platform>> = vec![Vec::new(); builders.len()];
+    for platform in platforms {
+        let bound = builders.iter().position(|builder| builder.platforms.contains(platform));
+        match bound.and_then(|at| wanted.get_mut(at)) {
+            Some(list) => list.push(platform.clone()),
+            None => open.push(platform.clone()),
+        }
+    }
+    let mut shares: Vec<Share> = Vec::new();
+    for (builder, mut platforms_of_it) in builders.into_iter().zip(wanted) {
+        let any = platforms.is_empty() && shares.is_empty();
+        if platforms_of_it.is_empty() && open.is_empty() && !any {
+            continue;
+        }
+        let client = builder.connect().await?;
+        if !open.is_empty() && !alone && builder.platforms.is_empty() {
+            let workers = client.workers().await?;
+            let known: Vec<Platform> =
+                workers.iter().flat_map(|w| &w.platforms).filter_map(|p| p.parse().ok()).collect();
+            let (taken, left): (Vec<_>, Vec<_>) = open.into_iter().partition(|p| known.contains(p));
+            platforms_of_it.extend(taken);
+            open = left;
+        }
+        shares.push(Share { builder, client, platforms: platforms_of_it });
+    }
+    if let Some(first) = shares.first_mut() {
+        first.platforms.append(&mut open);
+    }
+    shares.retain(|share| platforms.is_empty() || !share.platforms.is_empty());
+    // in the order in which they were asked for
+    for share in &mut shares {
+        share.platforms.sort_by_key(|p| platforms.iter().position(|other| other == p));
+    }
+    Ok(shares)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_builder_is_an_address_of_any_kind_and_its_parts() {
+        let builder = Builder::parse("tcp://b:1,platform=linux/arm64,name=arm,ca=/ca.pem").unwrap();
+        assert_eq!((builder.name.as_str(), builder.platforms.len()), ("arm", 1));
+        assert_eq!(
+            builder.endpoint.tls.as_ref().unwrap().ca.as_deref(),
+            Some(std::path::Path::new("/ca.pem"))
+        );
+        assert_eq!(builder.reference("abc"), "arm/arm0/abc");
+        for address in
+            ["unix:///s", "docker-container://b", "podman-container://b", "kube-pod://b", "ssh://me@b"]
+        {
+            assert_eq!(Builder::parse(address).unwrap().name, address);
+        }
+        assert!(Builder::parse("docker://").unwrap().is_docker());
+        assert_eq!(Builder::parse("unix:///run/b.sock").unwrap().reference("r").matches('/').count(), 2);
+        for bad in [
+            "",
+            "b",
+            "tcp://b:1,x=1",
+            "tcp://b:1,platform",
+            "tcp://b:1,platform=",
+            "tcp://b:1,platform=x/y/z/w",
+        ] {
+            assert!(Builder::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_name_of_an_instance_is_no_address() {
+        let error = named_by("mybuilder").unwrap_err();
+        assert!(error.hint.unwrap().contains("docker-container://buildx_buildkit_NAME0"));
+        assert_eq!(named_by("docker-container://b").unwrap().len(), 1);
+    }
+}
