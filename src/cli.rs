@@ -9,6 +9,7 @@ use crate::error::Report;
 pub mod backup;
 pub mod build;
 mod builder;
+pub mod buildkit;
 pub mod config;
 mod control;
 mod desk;
@@ -49,18 +50,8 @@ enum Command {
     Plan(plan::Args),
     /// Build a tree and push the image, without a server.
     Build(build::Args),
-    /// List what a builder's cache holds, and what it comes to.
-    Du(du::Args),
-    /// Throw away what a builder's cache does not need.
-    Prune(prune::Args),
-    /// Look at, export and remove the records of builds that a builder keeps.
-    History(history::Args),
-    /// Say what a BuildKit daemon is: its version and its workers' labels.
-    Info(workers::InfoArgs),
-    /// List a BuildKit daemon's workers: their platforms, labels and collection rules.
-    Workers(workers::Args),
-    /// Print an LLB definition as JSON, an operation a line, or as a graph; needs no builder.
-    DumpLlb(dump_llb::Args),
+    /// Look at and look after BuildKit daemons: cache, records of builds, workers, definitions.
+    Buildkit(buildkit::Args),
     /// Print the effective configuration and where each value came from.
     Config(config::Args),
     Doctor(doctor::Args),
@@ -83,12 +74,7 @@ impl Cli {
             Command::Detect(args) => detect::run(args),
             Command::Plan(args) => plan::run(args),
             Command::Build(args) => build::run(args),
-            Command::Du(args) => du::run(args),
-            Command::Prune(args) => prune::run(args),
-            Command::History(args) => history::run(args),
-            Command::Info(args) => workers::info(args),
-            Command::Workers(args) => workers::run(args),
-            Command::DumpLlb(args) => dump_llb::run(args),
+            Command::Buildkit(args) => buildkit::run(args),
             Command::Config(args) => config::run(args),
             Command::Doctor(args) => doctor::run(args),
             Command::Backup(args) => backup::backup(args),

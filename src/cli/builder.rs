@@ -18,6 +18,10 @@ use crate::solve::BuilderConfig;
 /// Longest wait for a connection: one through ssh or kubectl takes seconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What filters of containerd's look like.
+pub const FILTERS: &str = "a filter is NAME==VALUE, NAME!=VALUE, NAME~=PATTERN or NAME, conditions joined by commas: \
+                           type==exec.cachemount, id~=abc, inuse";
+
 /// What every command that speaks to builders takes.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
@@ -118,17 +122,13 @@ async fn connect(builder: &BuilderConfig, among: bool) -> Result<Chosen, Report>
     Ok(Chosen { name: builder.name.clone(), client, among })
 }
 
-/// What a daemon says of filters that it was given.
-pub fn about_filters(error: crate::buildkit::Error, filters: &[String]) -> Report {
+/// What a daemon says of filters that it was given; `hint` says what they look like.
+pub fn about_filters(error: crate::buildkit::Error, filters: &[String], hint: &str) -> Report {
     let refused = matches!(error, crate::buildkit::Error::Refused { .. });
     let mut report = Report::from(error);
     if refused && !filters.is_empty() {
         report.kind = Kind::User;
-        report.hint = Some(
-            "a filter is NAME==VALUE, NAME!=VALUE, NAME~=PATTERN or NAME, conditions joined by commas: \
-             type==exec.cachemount, id~=abc, inuse"
-                .to_owned(),
-        );
+        report.hint = Some(hint.to_owned());
     }
     report
 }

@@ -1,11 +1,11 @@
-//! `lemnos du`: what a builder's cache holds, as `buildctl du` and `docker buildx du` tell it.
+//! `lemnos buildkit du`: what a builder's cache holds, as `buildctl du` and `docker buildx du` tell it.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::builder::{BuilderArgs, Chosen, about_filters};
+use super::builder::{BuilderArgs, Chosen, FILTERS, about_filters};
 use super::figures::{ago, duration};
 use super::terminal::{print_json_line, print_text};
 use crate::buildkit::{Moment, Sum, Usage, size_text};
@@ -56,7 +56,7 @@ pub fn run(args: Args) -> Result<ExitCode, Report> {
 
 async fn show(args: &Args, builder: &Chosen) -> Result<(), Report> {
     let asked = builder.client.disk_usage(&args.filters, args.until.unwrap_or_default()).await;
-    let records = asked.map_err(|e| about_filters(e, &args.filters))?;
+    let records = asked.map_err(|e| about_filters(e, &args.filters, FILTERS))?;
     let format = if args.verbose { Format::Pretty } else { args.format };
     let now = Moment::now();
     let mut text = builder.heading();

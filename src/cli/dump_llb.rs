@@ -1,4 +1,4 @@
-//! `lemnos dump-llb`: an LLB definition for people, byte for byte as `buildctl debug dump-llb` prints it.
+//! `lemnos buildkit dump-llb`: an LLB definition for people, byte for byte as `buildctl debug dump-llb` prints it.
 
 use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};

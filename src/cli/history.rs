@@ -1,4 +1,4 @@
-//! `lemnos history`: the records that builders keep of their builds. One file a subcommand; `record` finds the record
+//! `lemnos buildkit history`: the records that builders keep of their builds. One file a subcommand; `record` finds the record
 //! that a word means.
 
 mod attachment;

@@ -1,10 +1,10 @@
-//! `lemnos prune`: throws away what a builder's cache does not need. Asks first, or is told `--force`.
+//! `lemnos buildkit prune`: throws away what a builder's cache does not need. Asks first, or is told `--force`.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::builder::{BuilderArgs, Chosen, about_filters};
+use super::builder::{BuilderArgs, Chosen, FILTERS, about_filters};
 use super::du::{OfBuilder, cells, pretty};
 use super::figures::{duration, space};
 use super::terminal::{print_json_line, print_text, print_while_read};
@@ -120,7 +120,11 @@ async fn prune(args: &Args, builder: &Chosen) -> Result<(), Report> {
     if args.format == Format::Table {
         print_text(&builder.heading())?;
     }
-    let sum = builder.client.prune(&args.rule(), tell).await.map_err(|e| about_filters(e, &args.filters))?;
+    let sum = builder
+        .client
+        .prune(&args.rule(), tell)
+        .await
+        .map_err(|e| about_filters(e, &args.filters, FILTERS))?;
     match args.format {
         Format::Json => Ok(()),
         Format::Table => print_text(&format!("Total: {}\n", size_text(sum.total))),

@@ -1,10 +1,10 @@
-//! `lemnos workers` and `lemnos info`: what a BuildKit daemon says of itself.
+//! `lemnos buildkit workers` and `lemnos buildkit info`: what a BuildKit daemon says of itself.
 
 use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::builder::{BuilderArgs, Chosen, about_filters};
+use super::builder::{BuilderArgs, Chosen, FILTERS, about_filters};
 use super::du::OfBuilder;
 use super::terminal::{print_json_line, print_text};
 use crate::buildkit::{Info, Rule, Worker, size_text};
@@ -48,7 +48,7 @@ pub enum Format {
 pub fn run(args: Args) -> Result<ExitCode, Report> {
     super::block_on(args.builder.each(async |builder: &Chosen| {
         let asked = builder.client.workers_matching(&args.filters).await;
-        let workers = asked.map_err(|e| about_filters(e, &args.filters))?;
+        let workers = asked.map_err(|e| about_filters(e, &args.filters, FILTERS))?;
         if args.format == Format::Json {
             for worker in &workers {
                 if print_json_line(&OfBuilder { builder: &builder.name, what: worker })?.is_break() {

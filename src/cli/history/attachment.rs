@@ -1,5 +1,5 @@
 //! What hangs on a build's record: attestations and results, as descriptors into the builder's content store; and
-//! `lemnos history inspect attachment`, which prints one of them.
+//! `lemnos buildkit history inspect attachment`, which prints one of them.
 
 use std::process::ExitCode;
 
@@ -10,6 +10,7 @@ use crate::buildkit::{BuildResult, Client, Descriptor, Record};
 use crate::cli::builder::BuilderArgs;
 use crate::cli::terminal::print_bytes;
 use crate::error::{Kind, Report};
+use crate::model::Digest;
 
 const INDEX: [&str; 2] =
     ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
@@ -29,7 +30,7 @@ pub struct Args {
     build: Option<Word>,
     /// The attachment, as in sha256:…
     #[arg(value_name = "DIGEST", required_unless_present_any = ["kind", "platform"])]
-    digest: Option<String>,
+    digest: Option<Digest>,
     /// What it is: provenance, sbom, index, manifest, image, or a media or predicate type in full.
     #[arg(long = "type", id = "kind", value_name = "TYPE")]
     kind: Option<String>,
@@ -69,7 +70,7 @@ pub async fn run(args: &Args, builder: &BuilderArgs) -> Result<ExitCode, Report>
     let blob = record::one(builder, args.build.as_ref(), async |kept: &Kept<'_>| {
         let client = &kept.builder.client;
         let found = match &args.digest {
-            Some(digest) => Some(digest.clone()),
+            Some(digest) => Some(digest.as_str().to_owned()),
             None => all(client, &kept.record)
                 .await?
                 .into_iter()
@@ -91,7 +92,7 @@ pub async fn run(args: &Args, builder: &BuilderArgs) -> Result<ExitCode, Report>
 fn missing(kept: &Kept<'_>, what: &str) -> Report {
     let reference = &kept.record.reference;
     Report::new(Kind::NotFound, what.replace("{}", reference))
-        .hint(format!("`lemnos history inspect {reference}` lists its attachments"))
+        .hint(format!("`lemnos buildkit history inspect {reference}` lists its attachments"))
 }
 
 /// All that hangs on `record`: what is of no platform first, then by platform and kind.

@@ -1,4 +1,4 @@
-//! `lemnos history export`: records as a .dockerbuild file. The file appears whole or not at all.
+//! `lemnos buildkit history export`: records as a .dockerbuild file. The file appears whole or not at all.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -105,9 +105,8 @@ async fn to_file(builder: &Chosen, records: Vec<Record>, path: &Path) -> Result<
 fn report(error: ExportError) -> Report {
     match error {
         ExportError::Daemon(error) => error.into(),
-        ExportError::Nothing => {
-            Report::new(Kind::NotFound, error.to_string()).hint("`lemnos history ls` lists the builds")
-        }
+        ExportError::Nothing => Report::new(Kind::NotFound, error.to_string())
+            .hint("`lemnos buildkit history ls` lists the builds"),
         ExportError::Blob { .. } => Report::new(Kind::Unavailable, error.to_string())
             .hint("the builder may have dropped it: export the other builds by their references"),
         ExportError::Write(_) => Report::internal(error.to_string()).hint("look for room on the disk"),

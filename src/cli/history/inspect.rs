@@ -1,4 +1,4 @@
-//! `lemnos history inspect`: all that is known of one build. `gather` asks the builder, `print` tells it to people; as
+//! `lemnos buildkit history inspect`: all that is known of one build. `gather` asks the builder, `print` tells it to people; as
 //! JSON it has the names that buildx gives to the same.
 
 mod gather;

@@ -1,8 +1,8 @@
-//! `lemnos history logs`: what a build said, from its begin; of one that runs, until its end.
+//! `lemnos buildkit history logs`: what a build said, from its begin; of one that runs, until its end.
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -34,35 +34,41 @@ pub async fn run(args: &Args, builder: &BuilderArgs) -> Result<ExitCode, Report>
 }
 
 async fn show(kept: &Kept<'_>, mode: Mode) -> Result<(), Report> {
-    let color = Environment::of_process().get("NO_COLOR").is_none();
+    let color = std::io::stdout().is_terminal() && Environment::of_process().get("NO_COLOR").is_none();
     let display = Display::new(mode, std::io::stdout().is_terminal(), color)
         .map_err(|cause| Report::user(cause.to_string()).hint("--progress plain shows every line"))?;
     let display = Mutex::new(display);
-    let redrawn = display.lock().unwrap_or_else(PoisonError::into_inner).is_redrawn();
-    let unread = Notify::new();
+    let redrawn = held(&display).is_redrawn();
+    let (stop, unwritten) = (Notify::new(), Mutex::new(None));
     let print = |text: &str| match print_while_read(text) {
         Ok(flow) if flow.is_continue() => {}
         // nobody reads it any more
-        _ => unread.notify_one(),
+        Ok(_) => stop.notify_one(),
+        Err(report) => {
+            held(&unwritten).get_or_insert(report);
+            stop.notify_one();
+        }
     };
     let told = kept.builder.client.build_logs(&kept.record.reference, |events| {
-        let mut display = display.lock().unwrap_or_else(PoisonError::into_inner);
-        print(&display.update(&events, Moment::now()));
+        print(&held(&display).update(&events, Moment::now()));
     });
     let frames = async {
         loop {
             tokio::time::sleep(FRAME).await;
-            let mut display = display.lock().unwrap_or_else(PoisonError::into_inner);
-            print(&display.tick(Moment::now(), size()));
+            print(&held(&display).tick(Moment::now(), size()));
         }
     };
     let told = tokio::select! {
         told = told => told,
         () = frames, if redrawn => Ok(()),
-        () = unread.notified() => return Ok(()),
+        () = stop.notified() => return held(&unwritten).take().map_or(Ok(()), Err),
     };
-    print(&display.lock().unwrap_or_else(PoisonError::into_inner).finish(Moment::now(), size()));
-    Ok(told?)
+    print(&held(&display).finish(Moment::now(), size()));
+    held(&unwritten).take().map_or(Ok(told?), Err)
+}
+
+fn held<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn size() -> Size {

@@ -1,4 +1,4 @@
-//! `lemnos history ls`: the builds that each builder remembers, those that run first.
+//! `lemnos buildkit history ls`: the builds that each builder remembers, those that run first.
 
 use std::process::ExitCode;
 
@@ -15,6 +15,9 @@ use crate::console::table::Table;
 use crate::error::Report;
 use crate::event::plain_line;
 
+/// What filters look like.
+const FILTERS: &str =
+    "for example status=error, startedAt>=24h or completedAt<2026-11-28T00:00:00Z, duration>1m30s";
 /// What of a name stands in the table.
 const NAME_WIDTH: usize = 36;
 
@@ -61,7 +64,7 @@ pub async fn run(args: &Args, builder: &BuilderArgs) -> Result<ExitCode, Report>
 async fn show(args: &Args, builder: &Chosen) -> Result<(), Report> {
     let query = HistoryQuery { filters: filter::all(&args.filters), ..HistoryQuery::default() };
     let asked = builder.client.history(&query).await;
-    let mut records = asked.map_err(|e| about_filters(e, &query.filters))?;
+    let mut records = asked.map_err(|e| about_filters(e, &query.filters, FILTERS))?;
     records.sort_by_key(|record| record.completed_at.is_some());
     if args.format == Format::Json {
         for record in &records {

@@ -1,4 +1,4 @@
-//! `lemnos history rm`: records of ended builds thrown away, with their logs. Of several words all are understood before
+//! `lemnos buildkit history rm`: records of ended builds thrown away, with their logs. Of several words all are understood before
 //! anything goes.
 
 use std::process::ExitCode;
@@ -31,9 +31,8 @@ pub async fn run(args: &Args, builder: &BuilderArgs) -> Result<ExitCode, Report>
         let kept = shelf.find(word)?;
         if kept.record.state() == State::Running {
             let message = format!("build {} runs still", kept.record.reference);
-            return Err(
-                Report::new(Kind::Conflict, message).hint("wait for its end; `lemnos history logs` shows it")
-            );
+            return Err(Report::new(Kind::Conflict, message)
+                .hint("wait for its end; `lemnos buildkit history logs` shows it"));
         }
         if !going.iter().any(|other| std::ptr::eq(*other, kept)) {
             going.push(kept);

@@ -34,7 +34,7 @@ pub fn text(build: &Inspected) -> String {
             blocks.push(format!("last words of {}:\n{}", plain_line(&error.name), logs.collect::<String>()));
         }
     }
-    blocks.push(format!("what it said: lemnos history logs {}\n", plain_line(&build.r#ref)));
+    blocks.push(format!("what it said: lemnos buildkit history logs {}\n", plain_line(&build.r#ref)));
     blocks.retain(|block| !block.is_empty());
     blocks.join("\n")
 }
@@ -140,7 +140,7 @@ mod tests {
         image-resolve-mode:  local
 
         BUILD ARG  VALUE
-        A          red
+        A          31mred
 
         MATERIAL            DIGEST
         pkg:docker/busybox  sha256:ab
@@ -156,7 +156,7 @@ mod tests {
         last words of [2/2] RUN make:
         > make: ***
 
-        what it said: lemnos history logs abc
+        what it said: lemnos buildkit history logs abc
         ");
     }
 }
