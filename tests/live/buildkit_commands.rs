@@ -286,7 +286,7 @@ fn llb_is_dumped_as_buildctl_dumps_it() {
         assert_eq!(ran(&ours, &[&["buildkit", "dump-llb"], flags, &["-"]].concat(), &bytes).out, want);
     }
     let refused = |words: &[&str], input: &[u8]| {
-        let said = ran(&ours, words, input);
+        let said = ran(&ours, &[&["buildkit"], words].concat(), input);
         (said.status, said.err)
     };
     let (status, err) = refused(&["dump-llb"], b"\x0a\x03not a graph");
