@@ -48,8 +48,8 @@ enum Command {
     Detect(detect::Args),
     /// Print what a push of a tree would build, without building.
     Plan(plan::Args),
-    /// Build a tree and push the image, without a server.
-    Build(build::Args),
+    /// Build with BuildKit, with the flags of `docker buildx build`.
+    Build(Box<build::Args>),
     /// Look at and look after BuildKit daemons: cache, records of builds, workers, definitions.
     Buildkit(buildkit::Args),
     /// Print the effective configuration and where each value came from.
@@ -73,7 +73,7 @@ impl Cli {
             Command::Verb(verb) => verb.run(),
             Command::Detect(args) => detect::run(args),
             Command::Plan(args) => plan::run(args),
-            Command::Build(args) => build::run(args),
+            Command::Build(args) => build::run(*args),
             Command::Buildkit(args) => buildkit::run(args),
             Command::Config(args) => config::run(args),
             Command::Doctor(args) => doctor::run(args),

@@ -43,9 +43,9 @@ pub struct Args {
     #[arg(long, value_name = "NAME=WHERE")]
     pub build_context: Vec<String>,
     /// A BuildKit daemon: unix://, tcp://, docker-container://, podman-container://, kube-pod://, ssh:// or docker://;
-    /// again for each one, with the platforms it shall build [default: BUILDX_BUILDER, BUILDKIT_HOST, else that of the
-    /// server that runs on the data directory].
-    #[arg(long, value_name = "ADDR[,platform=P]…")]
+    /// again for each one, with the platforms it shall build; or the name of an instance of buildx [default:
+    /// BUILDX_BUILDER, BUILDKIT_HOST, else that of the server that runs on the data directory].
+    #[arg(long, value_name = "ADDR[,platform=P]… | NAME")]
     pub builder: Vec<String>,
     /// A cache to read.
     #[arg(long, value_name = "IMAGE | type=TYPE,…")]

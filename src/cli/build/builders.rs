@@ -1,7 +1,10 @@
 //! Which daemons build: those that are named, else those of the configuration, else the one that runs here.
 //!
-//! Invariant: a platform is given to one builder. No name of an instance in buildx's own store is looked up but those
-//! that lead to an address.
+//! Invariant: a platform is given to one builder.
+
+mod instance;
+
+use instance::Store;
 
 use super::args::Args;
 use super::docker::Docker;
@@ -91,12 +94,26 @@ pub fn settings(args: &Args, environment: &Environment) -> Result<Config, Report
 }
 
 impl Sources<'_> {
+    fn store(&self) -> Store<'_> {
+        Store::new(self.environment, self.docker)
+    }
+
+    /// An address, or an instance of buildx.
+    fn named(&self, given: &str) -> Result<Vec<Builder>, Report> {
+        match given.contains("://") {
+            true => Ok(vec![Builder::parse(given)?]),
+            false => self.store().builders(given),
+        }
+    }
+
     pub fn find(&self, config: &Config) -> Result<Vec<Builder>, Report> {
         if !self.args.builder.is_empty() {
-            return self.args.builder.iter().map(|given| Builder::parse(given)).collect();
+            let all: Result<Vec<Vec<Builder>>, Report> =
+                self.args.builder.iter().map(|given| self.named(given)).collect();
+            return Ok(all?.into_iter().flatten().collect());
         }
         if let Some(named) = self.environment.get("BUILDX_BUILDER") {
-            return named_by(named);
+            return self.named(named);
         }
         if !config.builders.is_empty() {
             return Ok(wiring::builders(config).into_iter().map(configured).collect());
@@ -109,6 +126,9 @@ impl Sources<'_> {
             let one = |address: &String| wiring::own_builder(address, 1).map(configured);
             return running.iter().map(one).collect();
         }
+        if let Some(chosen) = self.store().chosen() {
+            return self.named(&chosen);
+        }
         match self.docker.socket() {
             Some(socket) => Ok(vec![Builder::parse(&format!("docker://{}", socket.display()))?]),
             None => Err(Report::new(Kind::NotFound, "no builder is named, and neither a lemnos server nor dockerd runs here").hint(
@@ -116,15 +136,6 @@ impl Sources<'_> {
             )),
         }
     }
-}
-
-fn named_by(name: &str) -> Result<Vec<Builder>, Report> {
-    if name.contains("://") {
-        return Ok(vec![Builder::parse(name)?]);
-    }
-    Err(Report::user(format!("BUILDX_BUILDER={name:?}: instances of buildx are not looked up")).hint(
-        "name its daemon: docker-container://buildx_buildkit_NAME0 for one in a container, or the address that it was made with",
-    ))
 }
 
 fn configured(builder: crate::solve::BuilderConfig) -> Builder {
@@ -210,12 +221,5 @@ mod tests {
         ] {
             assert!(Builder::parse(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn a_name_of_an_instance_is_no_address() {
-        let error = named_by("mybuilder").unwrap_err();
-        assert!(error.hint.unwrap().contains("docker-container://buildx_buildkit_NAME0"));
-        assert_eq!(named_by("docker-container://b").unwrap().len(), 1);
     }
 }

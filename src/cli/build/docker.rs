@@ -125,6 +125,16 @@ impl Docker {
         Self { host: format!("unix://{}", socket.display()), ..self.clone() }
     }
 
+    /// Where docker keeps its configuration.
+    pub fn dir(&self) -> Option<&Path> {
+        self.dir.as_deref()
+    }
+
+    /// Whether this is the dockerd at an address.
+    pub fn is_at(&self, address: &str) -> bool {
+        self.host == address
+    }
+
     /// dockerd's socket, where there is one.
     pub fn socket(&self) -> Option<PathBuf> {
         let path = PathBuf::from(self.host.strip_prefix("unix://")?);

@@ -38,10 +38,15 @@ impl Stdin {
                     piece.truncate(length);
                     Bytes::from(piece)
                 });
-                let ended = read.as_ref().map_or(true, Bytes::is_empty);
-                // nobody wants any more of it
-                if ended && read.is_ok() || send.blocking_send(read).is_err() || ended {
-                    return;
+                match read {
+                    Ok(piece) if piece.is_empty() => return,
+                    read => {
+                        let failed = read.is_err();
+                        // nobody wants any more of it, or there is no more
+                        if send.blocking_send(read).is_err() || failed {
+                            return;
+                        }
+                    }
                 }
             }
         });
