@@ -147,6 +147,8 @@ const COMMANDS: &[(&str, Run)] = &[
     ("lemnos detect", Shows(&["dockerfile"])),
     ("lemnos plan", Shows(&["linux/amd64", "linux/arm64"])),
     ("lemnos build . --push -t localhost:5000/shop:mine", Shows(&["pushing manifest for localhost"])),
+    ("lemnos build", Elsewhere("a mention; tests/live/build_command.rs")),
+    ("docker buildx build", Elsewhere("Docker's")),
     ("git fetch --unshallow", Elsewhere("a mention: the refusal that names it is receive's to test")),
     ("git push deis main", Elsewhere("history")),
     ("docker login", Elsewhere("Docker's")),
