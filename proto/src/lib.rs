@@ -60,6 +60,10 @@ pub mod moby {
             /// `moby.buildkit.v1.sourcepolicy`: which sources a build may take.
             pub mod sourcepolicy {
                 include!("gen/moby.buildkit.v1.sourcepolicy.rs");
+                /// `moby.buildkit.v1.sourcepolicy.policysession`: the same, asked over a session.
+                pub mod policysession {
+                    include!("gen/moby.buildkit.v1.sourcepolicy.policysession.rs");
+                }
             }
             /// `moby.buildkit.v1.types`: workers and versions.
             pub mod types {
@@ -95,6 +99,7 @@ pub use moby::buildkit::v1 as control;
 pub use moby::buildkit::v1::apicaps;
 pub use moby::buildkit::v1::frontend as gateway;
 pub use moby::buildkit::v1::sourcepolicy;
+pub use moby::buildkit::v1::sourcepolicy::policysession;
 pub use moby::buildkit::v1::types as worker;
 pub use moby::filesync::v1 as session;
 pub use moby::sshforward::v1 as sshforward;

@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-const FILES: [&str; 14] = [
+const FILES: [&str; 15] = [
     "buildkit/auth.proto",
     "buildkit/caps.proto",
     "buildkit/control.proto",
     "buildkit/filesync.proto",
     "buildkit/gateway.proto",
     "buildkit/ops.proto",
+    "buildkit/policysession.proto",
     "buildkit/secrets.proto",
     "buildkit/sourcepolicy.proto",
     "buildkit/sshforward.proto",

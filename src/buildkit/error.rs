@@ -144,7 +144,11 @@ impl SolveError {
             return Self { code: status.code(), ..Self::lost(message) };
         }
         let details = Details::of(status);
-        let message = shortened(details.message.as_deref().unwrap_or_else(|| status.message()));
+        let mut message = details.message.clone().unwrap_or_else(|| status.message().to_owned());
+        if !details.denied.is_empty() {
+            message = format!("{message}: {}", details.denied.join("; "));
+        }
+        let message = shortened(&message);
         let (kind, temporary) = blame(status.code(), &details, &message);
         Self {
             kind,

@@ -33,6 +33,7 @@ pub use container::{CacheSharing, Container, ContainerSpec, FileMount, Mount, Mo
 pub use error::GatewayError;
 pub use process::{Collected, Exit, Output, Process, ProcessInput, ProcessSpec, SecretVariable};
 pub use reference::{FileKind, FileStat, Reference};
+pub(super) use resolve::resolve_request;
 pub use resolve::{
     AttestationChain, Blob, GitSource, HttpSource, ImageConfig, ImageSource, ResolveOptions, SourceMetadata,
 };

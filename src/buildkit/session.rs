@@ -9,6 +9,7 @@ pub mod content;
 pub mod filesend;
 pub mod filesync;
 mod outgoing;
+pub mod policy;
 pub mod secrets;
 mod services;
 pub mod ssh;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use content::ContentStore;
 use filesend::Export;
 use filesync::{DirSource, LocalDir, Patience, TransferStats};
+use policy::SourceJudge;
 use secrets::SecretStore;
 use ssh::Agent;
 pub use token::TokenError;
@@ -54,6 +56,8 @@ pub struct Session {
     pub uploads: BTreeMap<String, Upload>,
     /// Content stores by the whole name that the daemon asks for: `oci:ID`, `local:DIR`, `export`.
     pub stores: BTreeMap<String, Arc<ContentStore>>,
+    /// Who judges every source that the build wants to take; without it, the request's own rules do alone.
+    pub judge: Option<Arc<dyn SourceJudge>>,
     /// How long calls wait for the daemon.
     pub patience: Patience,
 }
@@ -76,6 +80,7 @@ impl fmt::Debug for Session {
             .field("exports", &self.exports.keys().collect::<Vec<_>>())
             .field("uploads", &self.uploads)
             .field("stores", &self.stores.len())
+            .field("judge", &self.judge.is_some())
             .finish()
     }
 }

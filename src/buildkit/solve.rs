@@ -70,7 +70,7 @@ pub struct SolveRequest {
     pub source_rules: Vec<SourceRule>,
     /// More rules, in all that the daemon knows; they come after `source_rules`.
     pub source_policy: SourcePolicy,
-    /// Whether the daemon asks the session's policy service about every source.
+    /// Whether the daemon asks the session about every source, in any case: it does where the session has a judge.
     pub policy_session: bool,
     /// Whether the session's own exporter may take the result, besides `exporters`.
     pub session_exporter: bool,

@@ -224,6 +224,11 @@ impl Drop for Buildkitd {
 
 impl Buildkitd {
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With more arguments.
+    pub fn start_with(args: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name).display().to_string();
         let base = &engines().base_registry;
@@ -238,6 +243,7 @@ impl Buildkitd {
             .arg(&engines().buildkitd)
             .args(["--config", &at("buildkitd.toml"), "--root", &at("root")])
             .args(["--otel-socket-path", &at("otel.sock"), "--addr", &format!("unix://{}", at("sock"))])
+            .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

@@ -14,6 +14,7 @@ mod build_command;
 mod builder;
 mod buildkit;
 mod buildkit_commands;
+mod buildkit_flags;
 mod buildkit_gateway;
 mod buildkit_solve;
 mod cache;

@@ -26,6 +26,20 @@ pub(super) struct Details {
     pub vertex_name: String,
     pub source: Option<Source>,
     pub exit_code: Option<i32>,
+    /// What a source policy said to a source that it denied.
+    pub denied: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct DecisionJson {
+    #[serde(rename = "denyMessages", default)]
+    messages: Vec<DenyJson>,
+}
+
+#[derive(Deserialize)]
+struct DenyJson {
+    #[serde(default)]
+    message: String,
 }
 
 #[derive(Deserialize)]
@@ -109,6 +123,10 @@ impl Details {
             }
             "github.com/moby/buildkit/gatewayapi.ExitMessage+json" if self.exit_code.is_none() => {
                 self.exit_code = parse(json).and_then(|e: ExitJson| i32::try_from(e.code).ok());
+            }
+            "github.com/moby/buildkit/policysession.DecisionResponse+json" if self.denied.is_empty() => {
+                let said = parse(json).map(|d: DecisionJson| d.messages).unwrap_or_default();
+                self.denied = said.into_iter().map(|d| d.message).filter(|text| !text.is_empty()).collect();
             }
             _ => {}
         }

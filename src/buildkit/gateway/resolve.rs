@@ -100,34 +100,12 @@ impl Gateway {
         options: &ResolveOptions,
     ) -> Result<SourceMetadata, GatewayError> {
         self.needs("source.metaresolver")?;
-        let chain = options.attestation_chain || !options.attestations.is_empty();
-        if chain {
+        if chain(options) {
             self.needs("source.metaresolver.image.attestations")?;
         }
-        let image = wire::ResolveSourceImageRequest {
-            no_config: options.no_config,
-            attestation_chain: chain,
-            resolve_attestations: options.attestations.clone(),
-        };
-        let git = wire::ResolveSourceGitRequest { return_object: options.git_objects };
-        let message = wire::ResolveSourceMetaRequest {
-            source: Some(source),
-            platform: options.platform.as_ref().map(pb::Platform::from),
-            log_name: options.log_name.clone(),
-            resolve_mode: mode(options.mode).to_owned(),
-            git: Some(git),
-            image: Some(image),
-            http: None,
-            source_policies: policies(&options.policies),
-        };
+        let message = resolve_request(source, options);
         let answer = self.bridge.clone().resolve_source_meta(self.request(message)).await;
-        let answer = answered("ResolveSourceMeta", answer)?;
-        Ok(SourceMetadata {
-            source: answer.source.unwrap_or_default(),
-            image: answer.image.map(ImageSource::from),
-            git: answer.git.map(GitSource::from),
-            http: answer.http.map(HttpSource::from),
-        })
+        Ok(answered("ResolveSourceMeta", answer)?.into())
     }
 
     /// An image's digest and config. `alpine` and `docker.io/library/alpine:latest` name the same one.
@@ -163,6 +141,44 @@ impl Gateway {
         // an old daemon does not repeat the name
         let reference = if answer.r#ref.is_empty() { reference.to_owned() } else { answer.r#ref };
         Ok(ImageConfig { reference, digest: answer.digest, config: answer.config })
+    }
+}
+
+fn chain(options: &ResolveOptions) -> bool {
+    options.attestation_chain || !options.attestations.is_empty()
+}
+
+/// The question on the wire.
+pub(in crate::buildkit) fn resolve_request(
+    source: pb::SourceOp,
+    options: &ResolveOptions,
+) -> wire::ResolveSourceMetaRequest {
+    let image = wire::ResolveSourceImageRequest {
+        no_config: options.no_config,
+        attestation_chain: chain(options),
+        resolve_attestations: options.attestations.clone(),
+    };
+    let git = wire::ResolveSourceGitRequest { return_object: options.git_objects };
+    wire::ResolveSourceMetaRequest {
+        source: Some(source),
+        platform: options.platform.as_ref().map(pb::Platform::from),
+        log_name: options.log_name.clone(),
+        resolve_mode: mode(options.mode).to_owned(),
+        git: Some(git),
+        image: Some(image),
+        http: None,
+        source_policies: policies(&options.policies),
+    }
+}
+
+impl From<wire::ResolveSourceMetaResponse> for SourceMetadata {
+    fn from(found: wire::ResolveSourceMetaResponse) -> Self {
+        Self {
+            source: found.source.unwrap_or_default(),
+            image: found.image.map(ImageSource::from),
+            git: found.git.map(GitSource::from),
+            http: found.http.map(HttpSource::from),
+        }
     }
 }
 

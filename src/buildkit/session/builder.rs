@@ -12,6 +12,7 @@ use super::auth::AuthProvider;
 use super::content::{ContentStore, StoreError};
 use super::filesend::Export;
 use super::filesync::{DirSource, SourceError};
+use super::policy::SourceJudge;
 use super::secrets::{SecretError, SecretStore, Secrets};
 use super::ssh::{Agent, KeyError};
 use super::upload::Upload;
@@ -85,6 +86,14 @@ impl SessionBuilder {
     pub fn secrets(self, store: Arc<dyn SecretStore>) -> Self {
         self.step(|this| match this.session.secrets.replace(store) {
             Some(_) => Err(SessionError::Twice("who knows secrets")),
+            None => Ok(()),
+        })
+    }
+
+    /// Who judges every source that the build wants to take.
+    pub fn judge(self, judge: Arc<dyn SourceJudge>) -> Self {
+        self.step(|this| match this.session.judge.replace(judge) {
+            Some(_) => Err(SessionError::Twice("who judges sources")),
             None => Ok(()),
         })
     }

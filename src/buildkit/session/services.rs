@@ -4,6 +4,7 @@
 //! they are announced, and takes the lack of others for an answer.
 
 use lemnos_proto::content::content_server::ContentServer;
+use lemnos_proto::policysession::policy_verifier_server::PolicyVerifierServer;
 use lemnos_proto::secrets::secrets_server::SecretsServer;
 use lemnos_proto::session::auth_server::AuthServer;
 use lemnos_proto::sshforward::ssh_server::SshServer;
@@ -15,6 +16,7 @@ use super::auth::AuthService;
 use super::content::ContentService;
 use super::filesend::{Exports, FileSendServer};
 use super::filesync::{self, Patience};
+use super::policy::PolicyService;
 use super::secrets::SecretService;
 use super::ssh::SshService;
 use super::upload::UploadService;
@@ -57,7 +59,7 @@ pub(super) fn services(session: &Session, patience: Patience) -> (Routes, Vec<&'
     (routes.routes(), methods)
 }
 
-/// The services that steps and sources ask: credentials, secrets, agents, uploads.
+/// The services that steps and sources ask: credentials, secrets, agents, judgements, uploads.
 fn add_asked(
     session: &Session,
     patience: Patience,
@@ -84,6 +86,14 @@ fn add_asked(
     if !session.agents.is_empty() {
         routes.add_service(SshServer::new(SshService::new(session.agents.clone(), patience)));
         methods.extend(["/moby.sshforward.v1.SSH/CheckAgent", "/moby.sshforward.v1.SSH/ForwardAgent"]);
+    }
+    if let Some(judge) = &session.judge {
+        routes.add_service(
+            PolicyVerifierServer::new(PolicyService::new(judge.clone()))
+                .max_decoding_message_size(MESSAGE_LIMIT)
+                .max_encoding_message_size(MESSAGE_LIMIT),
+        );
+        methods.push("/moby.buildkit.v1.sourcepolicy.policysession.PolicyVerifier/CheckPolicy");
     }
     if !session.uploads.is_empty() {
         routes.add_service(UploadServer::new(UploadService::new(session.uploads.clone(), patience)));

@@ -39,6 +39,7 @@ pub(super) fn message(
     session: &str,
     request: SolveRequest,
 ) -> Result<wire::SolveRequest, SolveError> {
+    let asks = request.policy_session || request.session.judge.is_some();
     let invalid = |reason: String| SolveError::invalid(reason);
     request.cache_imports.iter().try_for_each(CacheEntry::check_import).map_err(invalid)?;
     request.cache_exports.iter().try_for_each(CacheEntry::check_export).map_err(invalid)?;
@@ -69,7 +70,7 @@ pub(super) fn message(
         entitlements: request.entitlements,
         internal: request.internal,
         source_policy: policy::message(request.source_rules, request.source_policy),
-        source_policy_session: if request.policy_session { session.to_owned() } else { String::new() },
+        source_policy_session: if asks { session.to_owned() } else { String::new() },
         exporters,
         exporter_deprecated,
         exporter_attrs_deprecated,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lemnos::buildkit::session::filesend::Export;
+use lemnos::buildkit::session::policy::{Judgement, SourceJudge, SourceQuestion};
 use lemnos::buildkit::session::secrets::Secrets;
 use lemnos::buildkit::session::ssh::Agent;
 use lemnos::buildkit::{DockerConfig, Session, SessionError};
@@ -12,6 +13,8 @@ use lemnos_proto::content::{
     AbortRequest, DeleteContentRequest, InfoRequest, ListContentRequest, ListStatusesRequest,
     ReadContentRequest, StatusRequest, UpdateRequest,
 };
+use lemnos_proto::policysession::CheckPolicyRequest;
+use lemnos_proto::policysession::policy_verifier_client::PolicyVerifierClient;
 use lemnos_proto::secrets::secrets_client::SecretsClient;
 use lemnos_proto::session::auth_client::AuthClient;
 use lemnos_proto::session::file_send_client::FileSendClient;
@@ -84,6 +87,11 @@ async fn served(channel: Channel) -> BTreeSet<&'static str> {
     note("/moby.sshforward.v1.SSH/ForwardAgent", there(ssh.forward_agent(empty())).await);
     let mut upload = UploadClient::new(channel.clone());
     note("/moby.upload.v1.Upload/Pull", there(upload.pull(empty())).await);
+    let mut policy = PolicyVerifierClient::new(channel.clone());
+    note(
+        "/moby.buildkit.v1.sourcepolicy.policysession.PolicyVerifier/CheckPolicy",
+        there(policy.check_policy(CheckPolicyRequest::default())).await,
+    );
     let mut content = ContentClient::new(channel);
     note("/containerd.services.content.v1.Content/Info", there(content.info(InfoRequest::default())).await);
     note(
@@ -118,6 +126,15 @@ async fn served(channel: Channel) -> BTreeSet<&'static str> {
     served
 }
 
+struct Lenient;
+
+#[async_trait::async_trait]
+impl SourceJudge for Lenient {
+    async fn judge(&self, _: SourceQuestion) -> Result<Judgement, String> {
+        Ok(Judgement::Allow)
+    }
+}
+
 #[tokio::test]
 async fn what_is_announced_is_served_and_the_other_way_round() {
     let dir = tempfile::tempdir().unwrap();
@@ -130,6 +147,7 @@ async fn what_is_announced_is_served_and_the_other_way_round() {
         .ssh("default", Agent::socket(dir.path()))
         .export(0, Export::dir(dir.path()))
         .upload("u", tokio::io::empty())
+        .judge(Arc::new(Lenient))
         .local_cache(dir.path().to_str().unwrap());
     for (builder, count) in [
         (new(), 2),
@@ -140,7 +158,8 @@ async fn what_is_announced_is_served_and_the_other_way_round() {
         (new().export(0, Export::dir(dir.path())), 3),
         (new().upload("u", tokio::io::empty()), 3),
         (new().local_cache(dir.path().to_str().unwrap()), 11),
-        (all, 21),
+        (new().judge(Arc::new(Lenient)), 3),
+        (all, 22),
     ] {
         let session = serve(builder.build().unwrap()).await;
         let announced: BTreeSet<String> = session
@@ -169,6 +188,7 @@ fn no_name_is_taken_twice() {
         (new().ssh("x", Agent::socket(path)).ssh("x", Agent::socket(path)), duplicate("SSH agents", "x")),
         (new().upload("u", tokio::io::empty()).upload("u", tokio::io::empty()), duplicate("uploads", "u")),
         (new().oci_layout("o", path).oci_layout("o", path), duplicate("content stores", "oci:o")),
+        (new().judge(Arc::new(Lenient)).judge(Arc::new(Lenient)), SessionError::Twice("who judges sources")),
         (new().auth(config()).auth(config()), SessionError::Twice("who knows credentials")),
         (
             new().secret_value("s", "").secrets(Arc::new(Secrets::default())),
