@@ -5,6 +5,7 @@
 //! - `# fake: await GATE` works until the test opens the gate,
 //! - `# fake: fail` ends as a RUN step with exit code 2, `# fake: hang` never ends,
 //! - `# fake: die` ends the whole daemon, as SIGKILL would,
+//! - `# fake: refused WHY` ends as where the registry does not take the image,
 //! - `# fake: lie nowhere` returns a digest that nothing has, `lie half` an index of the first platform, `lie another` one of
 //!   platforms that nobody asked for,
 //! - `# fake: need BYTES` ends for want of space unless that much of the disk is free of cache; `# fake: write BYTES` does
@@ -263,6 +264,9 @@ impl Yard {
             "die" => {
                 self.process.die();
                 std::future::pending().await
+            }
+            "refused" => {
+                return Err(Status::unknown(format!("failed to push 127.0.0.1:5000/team/shop: {rest}")));
             }
             "need" if !self.has_room(rest) => {
                 return Err(Status::resource_exhausted(

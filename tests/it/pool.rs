@@ -404,6 +404,28 @@ async fn a_step_that_says_so_is_believed_once_in_a_while() {
 }
 
 #[tokio::test]
+async fn what_the_registry_lost_sight_of_is_pushed_once_more() {
+    let yard = Yard::of(vec![both()], 4, "").await;
+    let unknown = format!("refused failed to do: blob unknown to registry - sha256:{}", "1".repeat(64));
+    yard.builders[0].order(&unknown);
+    assert_eq!(names(&ended(yard.solve("shop", AMD)).await.unwrap()), AMD);
+    assert_eq!(
+        yard.notes(),
+        ["the registry did not find a layer that it has: the image is pushed once more"]
+    );
+    assert_eq!(yard.begun(), [2]);
+    // and no more than once, nor for anything else
+    yard.builders[0].order(&unknown);
+    yard.builders[0].order(&unknown);
+    let failure = ended(yard.solve("shop", AMD)).await.unwrap_err();
+    assert!(failure.reason.starts_with("registry 127.0.0.1:5000: blob unknown"), "{failure:?}");
+    assert_eq!(yard.begun(), [4]);
+    yard.builders[0].order("refused connect: connection refused");
+    ended(yard.solve("shop", AMD)).await.unwrap_err();
+    assert_eq!(yard.begun(), [5]);
+}
+
+#[tokio::test]
 async fn machinery_that_fails_for_one_platform_lets_the_other_finish() {
     let yard = Yard::of(vec![vec![("amd64", "")], vec![("arm64", "")]], 4, "# fake: await go\n").await;
     let solve = yard.solve("shop", BOTH);

@@ -33,6 +33,9 @@ pub(super) struct Run<'a> {
     pub numbers: Arc<AtomicU32>,
 }
 
+/// As `failure` words it that a registry misses a layer of an image.
+const UNKNOWN_BLOB: &str = "did not take the image: blob unknown";
+
 /// What the same platforms have been through already.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Past {
@@ -111,7 +114,7 @@ impl Run<'_> {
             drop(slot);
             return self.platforms(platforms, past).await;
         };
-        match self.attempt_with_room(id, &config, &platforms, &mut past).await {
+        match self.attempt_until_pushed(id, &config, &platforms, &mut past).await {
             Ok(part) => Ok(vec![part]),
             Err(Fault::Build(failure)) => Err(Broken { failure, of_build: true }),
             Err(Fault::Machinery(failure)) => Err(Broken { failure, of_build: false }),
@@ -131,6 +134,27 @@ impl Run<'_> {
                 let broken = Broken { failure: full.failure, of_build: false };
                 self.elsewhere(id, platforms, past, broken).await
             }
+        }
+    }
+
+    /// A registry may not find a layer for an instant while another builder pushes the same one to the same repository: what is
+    /// built is pushed once more.
+    async fn attempt_until_pushed(
+        &self,
+        id: Id,
+        builder: &BuilderConfig,
+        platforms: &[Platform],
+        past: &mut Past,
+    ) -> Result<Part, Fault> {
+        match self.attempt_with_room(id, builder, platforms, past).await {
+            Err(Fault::Build(failure) | Fault::Machinery(failure))
+                if failure.cause.contains(UNKNOWN_BLOB) =>
+            {
+                tracing::warn!(builder = %builder.name, cause = %failure.cause, "the image is pushed once more");
+                self.note("the registry did not find a layer that it has: the image is pushed once more");
+                self.attempt_with_room(id, builder, platforms, past).await
+            }
+            other => other,
         }
     }
 
