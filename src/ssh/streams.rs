@@ -70,7 +70,7 @@ pub(super) fn stdin() -> (Inlet, Stdin, Gauge) {
 
 impl Stdin {
     /// For who acts on the whole of it: half of it, of a client that is gone, cannot be read as if it were all.
-    pub(super) fn to_the_end(mut self) -> Self {
+    pub(super) fn whole(mut self) -> Self {
         self.to_the_end = true;
         self
     }
@@ -341,7 +341,7 @@ mod tests {
     async fn what_breaks_off_is_no_end_for_who_needs_all() {
         for ends in [true, false] {
             let (inlet, stdin, _gauge) = stdin();
-            let mut stdin = stdin.to_the_end();
+            let mut stdin = stdin.whole();
             assert!(inlet.put(Bytes::from_static(b"half of a secret")).await);
             if ends {
                 inlet.end();

@@ -37,13 +37,13 @@ impl Caller {
         let (sender, mut chunks) = mpsc::channel::<Chunk>(QUEUE);
         let output =
             |stream, sender| Box::new(Output::new(stream, sender, client.gone.clone(), WhenGone::BrokenPipe));
-        let stdin = stdin.to_the_end();
+        let stdin = stdin.whole();
         let (stdin, _typing) = match &terminal {
             None => (stdin, None),
             Some(_) => {
                 let (inlet, typed, _) = streams::stdin();
                 let typing = type_in(stdin, inlet, sender.downgrade(), interrupted.clone());
-                (typed.to_the_end(), Some(AbortOnDropHandle::new(tokio::spawn(typing))))
+                (typed.whole(), Some(AbortOnDropHandle::new(tokio::spawn(typing))))
             }
         };
         let io = VerbIo {

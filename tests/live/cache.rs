@@ -123,14 +123,18 @@ fn a_build_on_two_builders_finds_the_layers_of_both_again() {
         crate::pool::await_state(&house, name, "up");
     }
     app(&house, &["cache=registry", "platforms=linux/amd64,linux/arm64"]);
-    let shop = house.repository("shop", &[("Dockerfile", &dockerfile(&house, 1))]);
+    // no layer that both push: a registry may lose sight of it, and then no cache is kept
+    let dockerfile = |n| dockerfile(&house, n).replace("> /n", "$(cat /made) > /n");
+    let shop = house.repository("shop", &[("Dockerfile", &dockerfile(1))]);
     house.push(&shop, &["main"]).succeeded();
     let of = |platform: &str| house.image_file("shop", "main", platform, "made").unwrap();
     let first = (of("linux/amd64"), of("linux/arm64"));
     assert_ne!(first.0, first.1);
     let caches = || -> Vec<String> {
         let of_main = |tag: &String| tag.starts_with("buildcache-main-");
-        house.tags("shop").into_iter().filter(of_main).collect()
+        let mut tags: Vec<String> = house.tags("shop").into_iter().filter(of_main).collect();
+        tags.sort();
+        tags
     };
     let tags = caches();
     assert!(
@@ -140,7 +144,7 @@ fn a_build_on_two_builders_finds_the_layers_of_both_again() {
     for builder in [&near, &far] {
         prune(&house, builder.address());
     }
-    house.commit(&shop, &[("Dockerfile", &dockerfile(&house, 2))], "two");
+    house.commit(&shop, &[("Dockerfile", &dockerfile(2))], "two");
     house.push(&shop, &["main"]).succeeded();
     assert_eq!((of("linux/amd64"), of("linux/arm64")), first, "each found its own again");
     assert_eq!(caches(), tags);
