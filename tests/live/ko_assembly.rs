@@ -305,18 +305,21 @@ fn tangle() -> Case {
         "A/b",
         "../../b/a",
     ];
-    for _ in 0..400 {
+    for _ in 0..800 {
         let depth = 1 + dice.below(4);
         let path: Vec<&str> = (0..depth).map(|_| name(&mut dice)).collect();
         let path = path.join("/");
-        let taken = |known: &String, path: &str| {
-            known == path || known.starts_with(&format!("{path}/")) || path.starts_with(&format!("{known}/"))
+        // below a directory there is room, anywhere else the place is taken
+        let taken = |(known, node): &(String, Node)| {
+            let below = path.starts_with(&format!("{known}/"));
+            *known == path
+                || known.starts_with(&format!("{path}/"))
+                || below && !matches!(node, Node::Directory)
         };
-        let directory = |known: &(String, Node)| matches!(known.1, Node::Directory) && path != known.0;
-        if case.kodata.iter().any(|known| taken(&known.0, &path) && !directory(known)) {
+        if case.kodata.iter().any(taken) {
             continue;
         }
-        let node = match dice.below(3) {
+        let node = match dice.below(6) {
             0 => Node::File(path.clone().into_bytes()),
             1 => Node::Directory,
             _ => Node::Link(targets[dice.below(12)]),
