@@ -279,6 +279,32 @@ mod tests {
         assert_eq!(up.file, Some(("cmd/kodata/b".to_owned(), 3)));
     }
 
+    /// A source that lists its names in the wrong order.
+    struct Backwards(MemorySource);
+
+    impl Source for Backwards {
+        fn node(&self, path: &str) -> std::io::Result<Option<Node>> {
+            self.0.node(path)
+        }
+        fn names(&self, path: &str) -> std::io::Result<Vec<String>> {
+            self.0.names(path).map(|names| names.into_iter().rev().collect())
+        }
+        fn open(&self, path: &str) -> std::io::Result<Box<dyn Read + '_>> {
+            self.0.open(path)
+        }
+    }
+
+    #[test]
+    fn the_order_is_of_bytes_whatever_the_source_says() {
+        let source =
+            MemorySource::default().file("k/b", "").file("k/a/c", "").file("k/a-", "").file("k/B", "");
+        let sorted = kodata(&source, "k", "").unwrap();
+        let names: Vec<&str> = sorted.iter().map(|entry| entry.name.as_str()).collect();
+        let expected = ["B", "a", "a/c", "a-", "b"].map(|name| format!("/var/run/ko/{name}"));
+        assert_eq!(names, expected);
+        assert_eq!(kodata(&Backwards(source), "k", "").unwrap(), sorted);
+    }
+
     #[test]
     fn no_link_leaves_the_allowed_root() {
         let source =
