@@ -9,7 +9,7 @@ pub mod dockerfile;
 mod errors;
 mod ko;
 mod melange;
-mod spin;
+pub mod spin;
 mod wishes;
 
 use crate::model::{

@@ -18,6 +18,7 @@ pub mod policy;
 pub mod publication;
 pub mod push;
 pub mod secret;
+pub mod spin;
 pub mod tree;
 
 pub use access::{Access, Deploy, Grant, KeyOwner, Role, User, Visible};
@@ -34,6 +35,10 @@ pub use policy::{Refusal, SourcePolicy, SourceRules, Tenant};
 pub use publication::{Generation, Move, Publication};
 pub use push::{Push, PushOptions};
 pub use secret::{AppSecret, SecretName, SecretUse, SecretValue};
+pub use spin::{
+    SpinApp, SpinBuild, SpinCommand, SpinComponent, SpinFetch, SpinMount, SpinPlan, SpinSource, SpinStep,
+    SpinTrigger, SpinVariable, SpinWanted,
+};
 pub use tree::{EntryKind, Tree, TreeEntry, TreeError};
 
 /// Why a text is not a value of the type it should be: what was given, and what is allowed.

@@ -2,6 +2,7 @@
 
 use super::Report;
 use crate::detect::DetectError;
+use crate::kinds::spin::SpinError;
 use crate::kinds::{self, By, KindError};
 use crate::model::{KindName, TreeError};
 use crate::plan::{PlanError, TagError};
@@ -36,7 +37,8 @@ fn tree_hint(error: &TreeError) -> Option<String> {
 
 fn kind_hint(error: &KindError) -> Option<String> {
     Some(match error {
-        KindError::Tree(error) => return tree_hint(error),
+        KindError::Tree(error) | KindError::Spin(SpinError::Tree(error)) => return tree_hint(error),
+        KindError::Spin(error) => return error.hint().map(str::to_owned),
         KindError::Yaml { .. } => "correct build-config.yaml and push again".to_owned(),
         KindError::UnknownKey { close: Some(close), .. } => format!("did you mean {close}?"),
         KindError::UnknownKey { close: None, .. } => "take it out; docs/guides/pushing.md lists the keys".to_owned(),

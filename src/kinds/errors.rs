@@ -49,6 +49,8 @@ fn dir_of(path: &str) -> String {
 pub enum KindError {
     #[error(transparent)]
     Tree(#[from] TreeError),
+    #[error(transparent)]
+    Spin(#[from] super::spin::SpinError),
     #[error("{BUILD_CONFIG}:{line}: {problem}")]
     Yaml { line: u64, problem: String },
     #[error("{BUILD_CONFIG}:{line}: unknown key {key:?}")]

@@ -27,6 +27,7 @@ mod plan;
 mod pool;
 mod receive;
 mod registry;
+mod spin;
 mod ssh;
 mod standing;
 mod tidy;
