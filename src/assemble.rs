@@ -13,6 +13,7 @@ use crate::registry::{DOCKER_LIST, DOCKER_MANIFEST, INDEX, MANIFEST, RegistryErr
 
 pub mod ko;
 mod push;
+pub mod spin;
 
 pub use push::{fetch, push};
 

@@ -2,6 +2,7 @@
 //!
 //! Every expectation is our own reading of Spin's schema and rules; none of it was made by Spin.
 
+mod artifact;
 mod errors;
 mod files;
 mod manifests;
@@ -10,6 +11,9 @@ mod steps;
 use lemnos::kinds::spin::{self, Place, SpinConfig, SpinError};
 use lemnos::model::tree::MemoryTree;
 use lemnos::model::{SourceRules, SpinApp, SpinPlan};
+
+/// The smallest module there is.
+const MODULE: &[u8] = b"\0asm\x01\0\0\0";
 
 fn at_root() -> Place {
     Place { root: String::new(), manifest: "spin.toml".to_owned() }
