@@ -9,6 +9,7 @@ mod failure;
 mod pool;
 mod progress;
 mod secrets;
+pub mod spin;
 
 pub use crate::buildkit::session::filesync::DirSource;
 pub use assign::{Capacity, Group, Unserved, assign};
