@@ -43,6 +43,7 @@ mod registry;
 mod secrets;
 mod services;
 mod sessions;
+mod spin;
 mod standing;
 mod stopping;
 mod support;
