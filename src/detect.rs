@@ -34,7 +34,10 @@ pub fn detect(
     let mut won: Option<(KindName, String)> = None;
     let mut others = Vec::new();
     for kind in kinds::all() {
-        let verdict = kind.detect(tree, &wishes)?;
+        let verdict = match won {
+            None => kind.detect(tree, &wishes)?,
+            Some(_) => kind.glance(tree, &wishes)?,
+        };
         match (verdict, &won) {
             (Verdict::Yes { evidence }, None) => won = Some((kind.name(), evidence)),
             (Verdict::Yes { evidence }, Some((winner, _))) => {

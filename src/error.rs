@@ -91,6 +91,7 @@ mod context;
 mod engine;
 mod jobs;
 mod kinds;
+mod ko;
 mod ko_assembly;
 mod receive;
 mod registry;

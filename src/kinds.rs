@@ -7,7 +7,7 @@
 mod build_config;
 pub mod dockerfile;
 mod errors;
-mod ko;
+pub mod ko;
 mod melange;
 pub mod spin;
 mod wishes;
@@ -40,6 +40,10 @@ pub trait Kind: Sync {
     }
     /// Whether the tree is of this kind. An error where it clearly tries to be and cannot.
     fn detect(&self, tree: &dyn Tree, wishes: &Wishes) -> Result<Verdict, KindError>;
+    /// As `detect`, of a tree that another kind has won already: what costs much is not looked for.
+    fn glance(&self, tree: &dyn Tree, wishes: &Wishes) -> Result<Verdict, KindError> {
+        self.detect(tree, wishes)
+    }
     /// What has to be solved for a tree of this kind.
     fn plan(&self, input: &PlanInput<'_>, wishes: &Wishes) -> Result<Draft, KindError>;
 }

@@ -39,6 +39,7 @@ fn kind_hint(error: &KindError) -> Option<String> {
     Some(match error {
         KindError::Tree(error) | KindError::Spin(SpinError::Tree(error)) => return tree_hint(error),
         KindError::Spin(error) => return error.hint().map(str::to_owned),
+        KindError::Ko(error) => super::ko::ko_hint(error),
         KindError::Yaml { .. } => "correct build-config.yaml and push again".to_owned(),
         KindError::UnknownKey { close: Some(close), .. } => format!("did you mean {close}?"),
         KindError::UnknownKey { close: None, .. } => "take it out; docs/guides/pushing.md lists the keys".to_owned(),

@@ -51,6 +51,8 @@ pub enum KindError {
     Tree(#[from] TreeError),
     #[error(transparent)]
     Spin(#[from] super::spin::SpinError),
+    #[error(transparent)]
+    Ko(#[from] super::ko::KoError),
     #[error("{BUILD_CONFIG}:{line}: {problem}")]
     Yaml { line: u64, problem: String },
     #[error("{BUILD_CONFIG}:{line}: unknown key {key:?}")]

@@ -19,6 +19,7 @@ mod filesync;
 #[path = "../crash/house.rs"]
 mod house;
 mod import;
+mod ko;
 mod ko_assembly;
 #[path = "../fake/ko_program.rs"]
 mod ko_program;

@@ -135,10 +135,21 @@ fn kinds_are_found_and_the_others_are_explained() {
         &["spin.toml"],
         &[".ko.yml", "go.mod"],
         &["melange.yaml = package:\\n  name: x\\npipeline:\\n  - runs: y\\n"],
+        &["go.mod = module example.com/a\\n", "cmd/a/x.go = package main\\n", "lib/x.go = package lib\\n"],
+        &["go.mod = module a\\n", "main.go = package main\\n", "spin.toml"],
+        &[
+            "go.mod = module a\\n",
+            "a/x.go = package main\\n",
+            "b/x.go = package main\\n",
+            "build-config.yaml = build_backend: ko",
+        ],
+        &["go.work = use ./m\\n", "m/go.mod = module m\\n", "m/x.go = package main\\n"],
         // refusals
         &["README.md"],
         &["dockerfile", "go.mod", "k8s.yaml = package: x"],
         &["sub/Dockerfile"],
+        &["go.mod = module a\\n", "a/x.go = package main\\n", "b/x.go = package main\\n"],
+        &["go.mod = module a\\n", "a/x_test.go = package main\\n"],
         &["Dockerfile -> /etc/passwd"],
         &["Dockerfile/x"],
         &["spin.toml", "build-config.yaml = build_backend: kaniko"],
@@ -586,7 +597,8 @@ fn stdout(args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Every folder of buildpacks/ that has an example: what the real binary plans of it as a commit is its `expect.json`.
+/// Every folder of buildpacks/ has an example: what the real binary plans of it as a commit is its `expect.json`; a kind whose
+/// builds come later has none, is found, and is refused as such.
 #[test]
 fn every_example_plans_as_expected() {
     let buildpacks = Path::new(env!("CARGO_MANIFEST_DIR")).join("buildpacks");
@@ -603,6 +615,18 @@ fn every_example_plans_as_expected() {
         let gitdir = work.path().join("shop.git");
         commit_of(&folder.join("example"), &gitdir);
         let source = format!("{}@main", gitdir.display());
+        if !folder.join("expect.json").is_file() {
+            let found: serde_json::Value =
+                serde_json::from_str(&stdout(&["detect", "--json", &source])).unwrap();
+            assert_eq!(found["kind"], serde_json::Value::String(kind));
+            let refused = lemnos(&["plan", "--json", &source]);
+            let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+            assert!(
+                !refused.status.success() && text.contains("which this version cannot make yet"),
+                "{text}"
+            );
+            continue;
+        }
         let planned: serde_json::Value = serde_json::from_str(&stdout(&["plan", "--json", &source])).unwrap();
         let expect = std::fs::read_to_string(folder.join("expect.json")).unwrap_or_default();
         let expect: serde_json::Value = serde_json::from_str(&expect).unwrap_or_default();

@@ -1,0 +1,101 @@
+//! A Go program's compile as one LLB graph: every target beside the others, on the builder's own platform, nothing emulated.
+//!
+//! Equal inputs give equal bytes. The result holds a directory for each target (`linux_arm_v7/NAME`) and nothing else, for a
+//! local export. The source lies at `/src` with its `.git`, as `go` writes the commit into programs. Each run has an
+//! environment that is said whole; caches are the ref's own.
+
+use crate::buildkit::llb::{
+    CacheSharing, Constraints, Copy, Definition, FileActions, Image, LlbError, Local, MakeDir, Mount,
+    Platform, ResolveMode, Run, Secret, Ssh, State,
+};
+use crate::model::{GoCompile, GoTarget};
+
+/// The names under which the session serves what is compiled.
+pub const SOURCE: &str = "source";
+/// What belongs into `.git`.
+pub const GIT: &str = "git";
+
+const SRC: &str = "/src";
+const OUT: &str = "/out";
+
+/// The graph. `program`: what the compiled file is called. `builder`: the platform that the compiler runs on.
+pub fn compile(
+    compile: &GoCompile,
+    program: &str,
+    builder: &Platform,
+    has_git: bool,
+) -> Result<Definition, LlbError> {
+    let toolchain = toolchain(compile, builder);
+    let source = source(has_git);
+    let mut result = FileActions::new();
+    for target in &compile.targets {
+        let built = build(compile, program, target, &toolchain, &source);
+        let directory = target.directory();
+        result = result.mkdir(MakeDir::new(format!("/{directory}"), 0o755).created(0)).copy(Copy::new(
+            &built,
+            format!("/{program}"),
+            format!("/{directory}/{program}"),
+        ));
+    }
+    let named = Constraints::new().custom_name("gather the programs");
+    // the session's directories are told apart by the ref's name space: a random id would make every graph another one
+    let ground = Constraints::new().platform(builder.clone()).local_unique_id(&compile.cache_namespace);
+    State::scratch().file(result, named).marshal(&ground)
+}
+
+fn toolchain(compile: &GoCompile, builder: &Platform) -> State {
+    let mode = if compile.pull { ResolveMode::ForcePull } else { ResolveMode::Default };
+    Image::new(&compile.toolchain).resolve_mode(mode).platform(builder.clone()).state()
+}
+
+/// The tree, and in it what git knows of it.
+fn source(has_git: bool) -> State {
+    let named = |text: &str| Constraints::new().custom_name(text);
+    let tree =
+        Local::new(SOURCE).shared_key_hint(SOURCE).constraints(named("[source] the commit's files")).state();
+    if !has_git {
+        return tree;
+    }
+    let git =
+        Local::new(GIT).shared_key_hint(GIT).constraints(named("[source] the commit's history")).state();
+    let copy = Copy::new(&git, "/", "/.git").contents_only().create_target_path();
+    tree.file(FileActions::new().copy(copy), named("[source] .git"))
+}
+
+/// What one `go build` leaves in its output directory.
+fn build(compile: &GoCompile, program: &str, target: &GoTarget, toolchain: &State, source: &State) -> State {
+    let mut args = vec!["go".to_owned()];
+    args.extend(target.args.iter().cloned());
+    args.extend(["-o".to_owned(), format!("{OUT}/{program}"), compile.import_path.clone()]);
+    let mut constraints =
+        Constraints::new().custom_name(format!("[{}] go build {}", target.platform, compile.import_path));
+    if compile.no_cache {
+        constraints = constraints.ignore_cache();
+    }
+    let dir = if compile.dir.is_empty() { SRC.to_owned() } else { format!("{SRC}/{}", compile.dir) };
+    let mut run = Run::args(args).dir(dir).constraints(constraints);
+    for (name, value) in &target.env {
+        run = run.env(name, value);
+    }
+    run = run.mount(Mount::bind(SRC, source).readonly()).mount(Mount::bind(OUT, &State::scratch()));
+    for (variable, name) in [("GOCACHE", "go-build"), ("GOMODCACHE", "go-modules")] {
+        // Go's caches are made for several at once; somewhere else is wherever the app said
+        if let Some((_, path)) =
+            target.env.iter().find(|(known, path)| known == variable && path.starts_with('/'))
+        {
+            let id = format!("{}/{name}", compile.cache_namespace);
+            run = run.mount(Mount::cache(path, id, CacheSharing::Shared));
+        }
+    }
+    // BuildKit leaves the caches' names out of a step's key; a host name stands in it and in no program
+    let host = format!("{}.cache.invalid", compile.cache_namespace);
+    run = run.extra_host(host, std::net::Ipv4Addr::LOCALHOST.into());
+    if compile.netrc {
+        let home = target.env.iter().find(|(name, _)| name == "HOME").map_or("/root", |(_, value)| value);
+        run = run.secret(Secret::file(format!("{home}/.netrc")).id("netrc"));
+    }
+    if compile.ssh {
+        run = run.ssh(Ssh::default().id("default"));
+    }
+    toolchain.run(run).mount(OUT).unwrap_or_else(State::scratch)
+}
