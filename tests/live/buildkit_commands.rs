@@ -352,7 +352,14 @@ async fn history_is_listed_told_and_removed() {
         assert_eq!(&place.well(&["history", "logs", given]).out, is, "{given}");
     }
     assert_eq!(place.well(&["history", "logs"]).out, bad);
-    assert!(place.well(&["history", "logs", "--progress", "tty", "aagood"]).out.contains("FINISHED"));
+    let blind = place.said(&["history", "logs", "--progress", "tty", "aagood"]);
+    assert!(blind.status == 2 && blind.err.contains("needs a terminal"), "{}", blind.err);
+    let inside = format!("exec {} buildkit history logs --progress tty aagood", lemnos().display());
+    let mut script = Command::new("script");
+    script.args(["-qec", &inside, "/dev/null"]).stdin(Stdio::null());
+    script.env("BUILDKIT_HOST", place.address()).env("LEMNOS_DATA", place.dir.path());
+    let seen = Said::of(script.output().unwrap());
+    assert!(seen.status == 0 && seen.out.contains("FINISHED"), "{}", seen.out);
     for (given, status, says) in [
         ("a", 2, "begins the references of 2 builds: abbad, aagood"),
         ("nobody", 3, "no build \"nobody\""),

@@ -256,6 +256,8 @@ fn an_sbom_is_made_by_the_generator_that_the_app_names() {
             &house.engines.buildkit,
             "--platform",
             "linux/amd64",
+            "--push",
+            "--quiet",
         ])
         .succeeded();
     let generator = format!("{tag}@{}", built.stdout.trim());

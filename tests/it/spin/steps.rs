@@ -61,6 +61,6 @@ fn the_example_is_planned_as_expected() {
     let (plan, notes) = plan_of(&tree, &SpinConfig::default()).unwrap();
     assert!(notes.is_empty(), "{notes:?}");
     let planned = serde_json::to_value(&plan).unwrap();
-    let expect: serde_json::Value = serde_json::from_str(&read("expect.json")).unwrap_or_default();
-    assert_eq!(planned, expect, "buildpacks/spin/expect.json should be\n{planned:#}");
+    let expect: serde_json::Value = serde_json::from_str(&read("steps.json")).unwrap_or_default();
+    assert_eq!(planned, expect, "buildpacks/spin/steps.json should be\n{planned:#}");
 }
