@@ -37,9 +37,10 @@ use docker::Docker;
 pub(super) const MESSAGE_LIMIT: usize = 16 << 20;
 /// Longest wait for the answer to a question that needs no work.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Receive windows: large enough that logs and progress never wait for a round trip.
+/// Receive windows: large enough that logs and progress never wait for a round trip. The connection's is so much larger
+/// for the sake of small frames that wait, see `session::tunnel`: what comes through a tunnel has 30 bytes or more.
 const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 32 << 20;
 /// Bytes the pipe to dockerd's relay holds in each direction.
 const PIPE: usize = 256 << 10;
 

@@ -26,9 +26,12 @@ use crate::buildkit::SolveError;
 const PIPE: usize = 256 << 10;
 /// Largest slice sent at once.
 const SLICE: usize = 64 << 10;
-/// Receive windows of our server.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Receive windows of our server. h2 ends a connection on which small frames wait to be read: each costs 256 bytes of a budget,
+/// less its own, and the budget is half of the connection's window. A daemon asks for each file of a context in a frame
+/// of some 10 bytes, as many as a stream's window holds, so the budget has to be 25 times that window.
+const STREAM_WINDOW: u32 = 512 << 10;
+const CONNECTION_WINDOW: u32 = 64 << 20;
+const _: () = assert!(CONNECTION_WINDOW / 2 > 2 * 25 * STREAM_WINDOW, "two streams of small frames must fit");
 /// Calls that the daemon may have open at once.
 const CALL_LIMIT: u32 = 256;
 /// Headers of one call: each pattern of a `.dockerignore` is one.
