@@ -55,12 +55,6 @@ impl Environment {
         self.variables.get(name).map(String::as_str)
     }
 
-    #[must_use]
-    pub fn without(mut self, name: &str) -> Self {
-        self.variables.remove(name);
-        self
-    }
-
     /// The settings among the LEMNOS_ names; one that means nothing is an error.
     pub(super) fn layer(&self) -> Result<Layer, ConfigError> {
         if let Some(name) = self.unreadable.first() {

@@ -10,7 +10,7 @@ use super::args::Args;
 use super::docker::Docker;
 use crate::admin::Ready;
 use crate::buildkit::solve::Platform;
-use crate::buildkit::{Address, Client, Endpoint, Tls};
+use crate::buildkit::{Address, Client, Endpoint};
 use crate::cli::serve::wiring;
 use crate::config::{self, Config, Environment, Layer};
 use crate::error::{Kind, Report};
@@ -29,37 +29,12 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Reads `ADDR[,platform=P][,name=N][,ca=FILE,cert=FILE,key=FILE,servername=NAME]`.
+    /// Reads what every `--builder` takes.
     pub fn parse(given: &str) -> Result<Self, Report> {
-        let bad = |reason: String| Report::user(format!("--builder {given:?}: {reason}"));
-        let mut parts = given.split(',').map(str::trim);
-        let address: Address = parts.next().unwrap_or_default().parse()?;
-        let (mut name, mut platforms, mut tls) = (None, Vec::new(), Tls::default());
-        for part in parts {
-            let (key, value) = part
-                .split_once('=')
-                .filter(|(_, value)| !value.is_empty())
-                .ok_or_else(|| bad(format!("{part:?} has no value")))?;
-            let file = || std::path::absolute(value).map_err(|e| bad(format!("{value:?}: {e}")));
-            match key {
-                "name" => name = Some(value.to_owned()),
-                "platform" => platforms.push(value.parse().map_err(|e| bad(format!("{e}")))?),
-                "ca" => tls.ca = Some(file()?),
-                "cert" => tls.cert = Some(file()?),
-                "key" => tls.key = Some(file()?),
-                "servername" => tls.server_name = Some(value.to_owned()),
-                // how many solves a server gives it at once means nothing to one build
-                "max" => drop(value.parse::<u32>().map_err(|e| bad(format!("max: {e}")))?),
-                other => {
-                    return Err(bad(format!(
-                        "{other:?} is not known: there are platform, name, max, ca, cert, key and servername"
-                    )));
-                }
-            }
-        }
-        let tls = Some(tls).filter(|tls| *tls != Tls::default());
-        let name = name.unwrap_or_else(|| address.to_string());
-        Ok(Self { name, endpoint: Endpoint { address, tls }, platforms })
+        let read = given.parse::<config::BuilderConfig>();
+        let read = read.map_err(|expected| Report::user(format!("--builder {given:?} is not {expected}")))?;
+        // how many solves a server gives it at once means nothing to one build
+        Ok(configured(wiring::builder(&read, 1)))
     }
 
     /// Whether this is the BuildKit inside dockerd, which has exporters of its own.
@@ -89,8 +64,7 @@ pub struct Sources<'a> {
 /// The settings of a build, which need no builder to be known.
 pub fn settings(args: &Args, environment: &Environment) -> Result<Config, Report> {
     let flags = Layer::default().flag("--plain-http", args.plain_http.clone());
-    // the variable may hold any address that a build can reach, and a server takes two kinds only
-    Ok(config::resolve(args.data.as_deref(), None, flags, &environment.clone().without("BUILDKIT_HOST"))?)
+    Ok(config::resolve(args.data.as_deref(), None, flags, environment)?)
 }
 
 impl Sources<'_> {
@@ -117,9 +91,6 @@ impl Sources<'_> {
         }
         if !config.builders.is_empty() {
             return Ok(wiring::builders(config).into_iter().map(configured).collect());
-        }
-        if let Some(host) = self.environment.get("BUILDKIT_HOST") {
-            return Ok(vec![Builder::parse(host)?]);
         }
         let running = Ready::read(&config.data_dir).map(|ready| ready.builders).unwrap_or_default();
         if !running.is_empty() {
