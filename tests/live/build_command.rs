@@ -543,7 +543,7 @@ fn several_builders_make_one_image() {
     assert_eq!(crane(&["digest", &two]).trim(), digest);
     assert_eq!(bench.json("meta.json")["containerimage.digest"], digest.as_str());
     bench.run(&[&builders[..], &["-o", "out", "."]].concat()).fails(2, &["several builders"]);
-    bench.run(&["--builder", "nowhere://x", "."]).fails(2, &["is no buildkitd address"]);
+    bench.run(&["--builder", "nowhere://x", "."]).fails(2, &["is not a builder's address: unix:"]);
     bench.run(&["--builder", "nowhere", "."]).fails(3, &["no instance \"nowhere\""]);
     let instance =
         format!(r#"{{"Driver":"remote","Nodes":[{{"Name":"a","Endpoint":"{}"}}]}}"#, engines().buildkit);
