@@ -179,6 +179,15 @@ async fn a_child_that_did_well_serves_the_next_transaction_and_sees_what_others_
     assert_eq!(at(&repository, "refs/heads/one/below").await, c);
 }
 
+/// A transaction's child, and its end.
+fn end_of(transaction: &RefTransaction) -> (rustix::process::Pid, impl Future<Output = ()> + use<>) {
+    let id = i32::try_from(transaction.keeper.child.id().unwrap()).unwrap();
+    let id = rustix::process::Pid::from_raw(id).unwrap();
+    let handle = rustix::process::pidfd_open(id, rustix::process::PidfdFlags::empty()).unwrap();
+    let handle = tokio::io::unix::AsyncFd::new(handle).unwrap();
+    (id, async move { drop(handle.readable().await.unwrap()) })
+}
+
 #[tokio::test]
 async fn a_child_that_died_while_it_waited_is_not_asked() {
     let repository = Repository::new();
@@ -188,16 +197,10 @@ async fn a_child_that_died_while_it_waited_is_not_asked() {
         RefTransaction::prepare(&repository.git, &repository.path, &[update]).await.unwrap()
     };
     let transaction = go("refs/heads/one").await;
-    let id = i32::try_from(transaction.keeper.child.id().unwrap()).unwrap();
+    let (id, end) = end_of(&transaction);
     transaction.commit().await.unwrap();
-    let id = rustix::process::Pid::from_raw(id).unwrap();
     rustix::process::kill_process(id, rustix::process::Signal::KILL).unwrap();
-    while rustix::process::test_kill_process(id).is_ok()
-        && !std::fs::read_to_string(format!("/proc/{}/stat", id.as_raw_nonzero()))
-            .is_ok_and(|s| s.contains(") Z "))
-    {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    end.await;
     go("refs/heads/two").await.commit().await.unwrap();
     assert_eq!(at(&repository, "refs/heads/two").await, a);
 }
@@ -213,15 +216,9 @@ async fn nobody_waits_for_long() {
     )
     .await
     .unwrap();
-    let id = transaction.keeper.child.id().unwrap();
+    let (_, end) = end_of(&transaction);
     transaction.commit().await.unwrap();
     assert_eq!(repository.git.idle.count(&repository.path), 1);
-    while repository.git.idle.count(&repository.path) > 0 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let running =
-        || std::fs::read_to_string(format!("/proc/{id}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
-    while running() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    end.await;
+    assert_eq!(repository.git.idle.count(&repository.path), 0);
 }
