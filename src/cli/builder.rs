@@ -51,18 +51,17 @@ impl Chosen {
     }
 }
 
-/// The configured builders, else those of the server on this data directory.
-pub fn builders(config: &Config) -> Result<Vec<BuilderConfig>, Report> {
+/// What stands where there is no builder.
+pub const NO_BUILDER: &str =
+    "give --builder unix:///run/buildkit/buildkitd.sock (or set BUILDKIT_HOST), or start `lemnos serve`";
+
+/// The configured builders, else those of the server on this data directory; empty where there are neither.
+pub fn found(config: &Config) -> Result<Vec<BuilderConfig>, Report> {
     let configured = wiring::builders(config);
     if !configured.is_empty() {
         return Ok(configured);
     }
     let running = Ready::read(&config.data_dir).map(|ready| ready.builders).unwrap_or_default();
-    if running.is_empty() {
-        return Err(Report::new(Kind::NotFound, "no builder is configured, and no lemnos server runs here").hint(
-            "give --builder unix:///run/buildkit/buildkitd.sock (or set BUILDKIT_HOST), or start `lemnos serve`",
-        ));
-    }
     running
         .iter()
         .map(|address| {
@@ -80,7 +79,12 @@ impl BuilderArgs {
     pub fn builders(&self) -> Result<Vec<BuilderConfig>, Report> {
         let flags = Layer::default().flag("--builder", self.builder.clone());
         let config = config::resolve(self.data.as_deref(), None, flags, &Environment::of_process())?;
-        builders(&config)
+        let found = found(&config)?;
+        if found.is_empty() {
+            let message = "no builder is configured, and no lemnos server runs here";
+            return Err(Report::new(Kind::NotFound, message).hint(NO_BUILDER));
+        }
+        Ok(found)
     }
 
     /// All of them, connected: for what has to look at all of them before it does anything.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::builder::{BuilderArgs, Chosen, FILTERS, about_filters};
 use super::du::{OfBuilder, cells, pretty};
 use super::figures::{duration, space};
-use super::terminal::{print_json_line, print_text, print_while_read};
+use super::terminal::{Format, print_json_line, print_text, print_while_read};
 use crate::buildkit::{Moment, Rule, Usage, size_text};
 use crate::error::Report;
 use crate::solve::BuilderConfig;
@@ -43,15 +43,6 @@ pub struct Args {
     /// How records that go are printed.
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
-}
-
-/// How records that go are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// A line a record, and the total.
-    Table,
-    /// One JSON object a line, sizes in bytes.
-    Json,
 }
 
 impl Args {

@@ -7,6 +7,15 @@ use crate::console::json_text;
 use crate::error::Report;
 use crate::event::{plain_json, plain_text};
 
+/// How a list is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// A line an entry, for people.
+    Table,
+    /// One JSON object a line, sizes in bytes.
+    Json,
+}
+
 /// Prints a text; a reader that went away (`| head`) ends the command quietly.
 pub fn print_text(text: &str) -> Result<(), Report> {
     print_while_read(text).map(drop)

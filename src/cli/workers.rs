@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::builder::{BuilderArgs, Chosen, FILTERS, about_filters};
 use super::du::OfBuilder;
-use super::terminal::{print_json_line, print_text};
+use super::terminal::{Format, print_json_line, print_text};
 use crate::buildkit::{Info, Rule, Worker, size_text};
 use crate::console::table::Table;
 use crate::error::Report;
@@ -34,15 +34,6 @@ pub struct InfoArgs {
     /// How it is printed.
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
-}
-
-/// How it is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// For people.
-    Table,
-    /// One JSON object a line.
-    Json,
 }
 
 pub fn run(args: Args) -> Result<ExitCode, Report> {

@@ -549,6 +549,11 @@ fn several_builders_make_one_image() {
         format!(r#"{{"Driver":"remote","Nodes":[{{"Name":"a","Endpoint":"{}"}}]}}"#, engines().buildkit);
     bench.write(".docker/buildx/instances/mine", &instance);
     bench.run(&["--builder", "mine", "-o", "type=cacheonly", "."]).good();
+    // what `docker buildx use` chose, where nothing else names a builder
+    bench.write(".docker/buildx/current", r#"{"Name":"mine","Global":true}"#);
+    let mut chosen = bench.command(&["-o", "type=cacheonly", "."]);
+    chosen.env_remove("BUILDKIT_HOST").env("LEMNOS_DATA", bench.path("no-server"));
+    Ended::of(chosen.output().unwrap()).good();
     bench.run(&["--builder", "unix:///nowhere.sock", "."]).fails(6, &["/nowhere.sock"]);
 }
 

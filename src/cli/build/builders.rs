@@ -8,9 +8,9 @@ use instance::Store;
 
 use super::args::Args;
 use super::docker::Docker;
-use crate::admin::Ready;
 use crate::buildkit::solve::Platform;
 use crate::buildkit::{Address, Client, Endpoint};
+use crate::cli::builder;
 use crate::cli::serve::wiring;
 use crate::config::{self, Config, Environment, Layer};
 use crate::error::{Kind, Report};
@@ -89,22 +89,20 @@ impl Sources<'_> {
         if let Some(named) = self.environment.get("BUILDX_BUILDER") {
             return self.named(named);
         }
-        if !config.builders.is_empty() {
-            return Ok(wiring::builders(config).into_iter().map(configured).collect());
-        }
-        let running = Ready::read(&config.data_dir).map(|ready| ready.builders).unwrap_or_default();
-        if !running.is_empty() {
-            let one = |address: &String| wiring::own_builder(address, 1).map(configured);
-            return running.iter().map(one).collect();
+        let found = builder::found(config)?;
+        if !found.is_empty() {
+            return Ok(found.into_iter().map(configured).collect());
         }
         if let Some(chosen) = self.store().chosen() {
             return self.named(&chosen);
         }
         match self.docker.socket() {
             Some(socket) => Ok(vec![Builder::parse(&format!("docker://{}", socket.display()))?]),
-            None => Err(Report::new(Kind::NotFound, "no builder is named, and neither a lemnos server nor dockerd runs here").hint(
-                "give --builder unix:///run/buildkit/buildkitd.sock (or set BUILDKIT_HOST), or start `lemnos serve`",
-            )),
+            None => Err(Report::new(
+                Kind::NotFound,
+                "no builder is named, and neither a lemnos server nor dockerd runs here",
+            )
+            .hint(builder::NO_BUILDER)),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::buildkit::{HistoryQuery, Moment, Record, State};
 use crate::cli::builder::{BuilderArgs, Chosen, about_filters};
 use crate::cli::du::OfBuilder;
 use crate::cli::figures::{ago, took};
-use crate::cli::terminal::{print_json_line, print_text};
+use crate::cli::terminal::{Format, print_json_line, print_text};
 use crate::console::table::Table;
 use crate::error::Report;
 use crate::event::plain_line;
@@ -33,15 +33,6 @@ pub struct Args {
     /// Whole names.
     #[arg(long)]
     no_trunc: bool,
-}
-
-/// How builds are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    /// A line a build.
-    Table,
-    /// One JSON object a line.
-    Json,
 }
 
 #[derive(Serialize)]
