@@ -613,20 +613,3 @@ async fn an_image_is_loaded_into_docker_and_built_by_docker() {
     assert!(id(&name).is_some());
     own.run(&["--builder", &builder, "--push", "-t", &own.image(), "."]).fails(2, &["does not push"]);
 }
-
-/// A daemon asks for the files of a context one by one, in frames of ten bytes, as fast as it can.
-#[test]
-fn a_context_of_a_hundred_thousand_files_comes_over_whole() {
-    let bench = Bench::new(
-        "FROM busybox\nRUN --mount=type=bind,target=/c test $(find /c -type f | wc -l) -eq 100001 && echo WORD\n",
-    );
-    for dir in 0..1_000 {
-        let dir = bench.path(&format!("d{dir}"));
-        std::fs::create_dir(&dir).unwrap();
-        for file in 0..100 {
-            std::fs::write(dir.join(format!("f{file}")), format!("{file}")).unwrap();
-        }
-    }
-    let ended = bench.run(&["--progress=plain", "."]).good();
-    assert!(ended.err.contains("transferring context"), "{}", ended.err);
-}

@@ -198,6 +198,58 @@ async fn an_output_that_takes_nothing_is_given_up_and_knows_its_stream() {
     assert_eq!(*output.0.lock().unwrap(), about);
 }
 
+/// Takes nothing before the gate opens, then counts what comes.
+struct Gated {
+    gate: tokio::sync::watch::Receiver<bool>,
+    bytes: Arc<std::sync::atomic::AtomicUsize>,
+}
+
+#[async_trait::async_trait]
+impl Output for Gated {
+    async fn open(&self, _: &BTreeMap<String, String>) -> std::io::Result<Box<dyn OutputStream>> {
+        Ok(Box::new(Self { gate: self.gate.clone(), bytes: self.bytes.clone() }))
+    }
+}
+
+#[async_trait::async_trait]
+impl OutputStream for Gated {
+    async fn write(&mut self, piece: Bytes) -> std::io::Result<()> {
+        let _ = self.gate.wait_for(|open| *open).await;
+        self.bytes.fetch_add(piece.len(), std::sync::atomic::Ordering::SeqCst);
+        Ok(())
+    }
+    async fn finish(self: Box<Self>) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What waits to be read is held back by its window, not punished: h2 counts small frames, and ends the connection of a
+/// peer that has too many under way. A daemon asks for each file of a context in one.
+#[tokio::test]
+async fn a_flood_of_small_frames_waits_for_a_slow_reader() {
+    const FRAMES: usize = 50_000;
+    let (open, gate) = tokio::sync::watch::channel(false);
+    let bytes = Arc::default();
+    let output = Arc::new(Gated { gate, bytes: Arc::clone(&bytes) });
+    let session = serve(Session::builder("k").export(0, Export::Stream(output)).build().unwrap()).await;
+    // each goes out before the next one is there, so that each has a frame of its own
+    let pieces = futures::stream::unfold(0, move |sent| {
+        let open = open.clone();
+        async move {
+            tokio::task::yield_now().await;
+            if sent == FRAMES {
+                open.send_replace(true);
+                return None;
+            }
+            Some((BytesMessage { data: Bytes::from_static(b"x") }, sent + 1))
+        }
+    });
+    let mut client = FileSendClient::new(session.channel.clone());
+    let mut answers = client.diff_copy(addressed("0", pieces)).await.unwrap().into_inner();
+    assert!(tokio::time::timeout(SOON, answers.message()).await.unwrap().unwrap().is_none());
+    assert_eq!(bytes.load(std::sync::atomic::Ordering::SeqCst), FRAMES);
+}
+
 /// A sender of packets, in the daemon's place.
 pub struct Sender {
     packets: mpsc::Sender<Packet>,
