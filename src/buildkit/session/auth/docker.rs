@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -78,8 +79,9 @@ pub struct DockerConfig {
     file: File,
     /// Where helpers are, instead of on the path.
     helpers_in: Option<PathBuf>,
-    /// Makes this provider's token keys: they mean nothing to another one.
-    seed: Option<hmac::Key>,
+    /// Makes this provider's token keys: they mean nothing to another one. Drawn when one is asked for: the first random
+    /// bytes of a process cost 25 ms, and most builds have no credential to lend.
+    seed: OnceLock<Option<hmac::Key>>,
 }
 
 impl fmt::Debug for DockerConfig {
@@ -112,8 +114,7 @@ impl DockerConfig {
                 return Err(DockerConfigError::Helper(name.clone()));
             }
         }
-        let seed = hmac::Key::generate(hmac::HMAC_SHA256, &rand::SystemRandom::new()).ok();
-        Ok(Self { file, helpers_in: None, seed })
+        Ok(Self { file, helpers_in: None, seed: OnceLock::new() })
     }
 
     /// Runs the credential helpers of this directory, instead of those on the path.
@@ -174,7 +175,8 @@ impl AuthProvider for DockerConfig {
     async fn token_key(&self, host: &str, salt: &[u8]) -> Option<[u8; 32]> {
         // without a credential there is no right to lend
         self.credentials(host).await.ok().flatten()?;
-        let mut context = hmac::Context::with_key(self.seed.as_ref()?);
+        let draw = || hmac::Key::generate(hmac::HMAC_SHA256, &rand::SystemRandom::new()).ok();
+        let mut context = hmac::Context::with_key(self.seed.get_or_init(draw).as_ref()?);
         context.update(&(host.len() as u64).to_be_bytes());
         context.update(host.as_bytes());
         context.update(salt);
