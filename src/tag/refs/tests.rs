@@ -1,7 +1,10 @@
 //! Ref transactions against real repositories.
 
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use super::*;
 use crate::tag::testing::Repository;
@@ -184,8 +187,12 @@ fn end_of(transaction: &RefTransaction) -> (rustix::process::Pid, impl Future<Ou
     let id = i32::try_from(transaction.keeper.child.id().unwrap()).unwrap();
     let id = rustix::process::Pid::from_raw(id).unwrap();
     let handle = rustix::process::pidfd_open(id, rustix::process::PidfdFlags::empty()).unwrap();
-    let handle = tokio::io::unix::AsyncFd::new(handle).unwrap();
-    (id, async move { drop(handle.readable().await.unwrap()) })
+    let wait = move || {
+        // Seen, not reaped: that is its owner's, who may have been before us.
+        let seen = waitid(WaitId::PidFd(handle.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+        assert!(matches!(seen, Ok(_) | Err(rustix::io::Errno::CHILD)), "{seen:?}");
+    };
+    (id, async move { tokio::task::spawn_blocking(wait).await.unwrap() })
 }
 
 #[tokio::test]
