@@ -13,8 +13,8 @@ pub mod spin;
 mod wishes;
 
 use crate::model::{
-    AppName, AppSettings, Detected, Generator, ImageName, KindName, PushOptions, RefName, Sha, SolveSpec,
-    SourcePolicy, SourceRules, Tree,
+    AppName, AppSettings, Detected, Generator, ImageName, KindName, PushOptions, RefName, Sha, SourcePolicy,
+    SourceRules, Tree, Work,
 };
 
 pub use build_config::{BUILD_CONFIG, BuildConfig};
@@ -115,5 +115,5 @@ pub struct Draft {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DraftImage {
     pub name: ImageName,
-    pub solves: Vec<SolveSpec>,
+    pub work: Work,
 }

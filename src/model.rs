@@ -32,7 +32,7 @@ pub use go::{GoCompile, GoTarget, KoData, KoExtras, KoImage};
 pub use image::{Digest, ImageName, ImagePrefix, Platform, Tag};
 pub use key::{Fingerprint, UserKey};
 pub use login::{RegistryLogin, RegistryPlace, Secret};
-pub use plan::{BuildPlan, CacheTags, Detected, ImagePlan, KindName, SolveSpec};
+pub use plan::{BuildPlan, CacheTags, Detected, ImagePlan, KindName, SolveSpec, Work};
 pub use policy::{Refusal, SourcePolicy, SourceRules, Tenant};
 pub use publication::{Generation, Move, Publication};
 pub use push::{Push, PushOptions};

@@ -1,11 +1,14 @@
 //! One ref's build, stage by stage: the only module that knows their order.
 //!
 //! receive's tree -> detect -> plan -> solve -> assemble. Each stage is a function from one value to the next; what goes
-//! wrong in any of them becomes a `Failure` here and nowhere else. No ref and no tag moves here: that is `tag`'s, once
+//! wrong in any of them becomes a `Failure` here and nowhere else. What the stages do of a plan differs by kind of work: one
+//! file each. No ref and no tag moves here: that is `tag`'s, once
 //! the caller knows which refs go together.
 
 mod cache;
 mod context;
+mod dockerfile;
+mod earlier;
 mod failure;
 mod secrets;
 mod sources;
@@ -15,21 +18,20 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::assemble::{self, Child};
 use crate::detect;
 use crate::error::Report;
 use crate::event::{BuildEvent, EventSink, Failure, plain_json, plain_line};
 use crate::failpoint::{Failpoints, Point};
 use crate::metrics::{self, Stage};
 use crate::model::{
-    BuildId, BuildPlan, Digest, Generator, ImagePlan, ImagePrefix, Platform, Publication, Push, RefUpdate,
-    Sha, SolveSpec, SourcePolicy, SourceRules, Tag,
+    BuildId, BuildPlan, Generator, ImagePlan, ImagePrefix, Publication, Push, RefUpdate, SolveSpec,
+    SourcePolicy, SourceRules, Tag, Work,
 };
 use crate::plan::{self, BuildConfig, CommitFacts, PlanInput};
 use crate::receive::tree::CommitTree;
 use crate::registry::Registry;
 use crate::solve;
-use crate::store::{Published, Store};
+use crate::store::Store;
 
 pub use failure::{from_report, internal, shorten_reason};
 
@@ -75,20 +77,23 @@ pub struct RefBuild {
 /// What became of it.
 #[derive(Debug)]
 pub enum Built {
-    /// The index stands in the registry by digest; no tag has moved.
-    Published(Publication),
+    /// What is to be tagged stands in the registry by digest, one of each image; no tag has moved.
+    Published(Vec<Publication>),
     /// `-o plan`: the plan was shown, nothing was built.
     PlanOnly,
 }
 
-/// Images of an earlier build that serve again.
-struct Reusable {
-    commit: Sha,
-    children: Vec<Child>,
+/// What all images of one build have in common.
+struct Making<'a> {
+    job: &'a RefBuild,
+    plan: &'a BuildPlan,
+    rules: &'a Arc<SourceRules>,
+    secrets: &'a solve::BuildSecrets,
+    events: &'a EventSink,
 }
 
 impl Pipeline {
-    /// Runs the stages up to the pushed index. Nothing that is said on the way, and no failure, has a secret in it.
+    /// Runs the stages up to what is pushed by digest. Nothing that is said on the way, and no failure, has a secret in it.
     pub async fn build(&self, job: &RefBuild, events: &EventSink) -> Result<Built, Failure> {
         let secrets = self.secrets(job).await?;
         let events = events.masked(secrets.masker());
@@ -110,28 +115,22 @@ impl Pipeline {
             events.emit(BuildEvent::Plan { json: plain_json(&json) });
             return Ok(Built::PlanOnly);
         }
-        let [image] = plan.images.as_slice() else {
-            return Err(internal(format!("a plan of {} images, where one is expected", plan.images.len())));
-        };
-        secrets::refuse_published(image, secrets.masker(), events)?;
-        self.claim_tags(job, image).await?;
-        if let Some(earlier) = self.reusable(job, image).await {
-            events.emit(BuildEvent::Reused {
-                children: earlier.children.len(),
-                commit: earlier.commit.clone(),
-            });
-            match self.assemble(job, image, vec![earlier.children], events).await {
-                Ok(publication) => return Ok(Built::Published(publication)),
-                Err(error) if error.may_lack_children() => events.emit(BuildEvent::Note {
-                    text: "the registry no longer has all of them: building after all".to_owned(),
-                }),
-                Err(error) => return Err(from_report(Report::from(error))),
-            }
+        // every image's tags are this ref's before any image is made
+        for image in &plan.images {
+            secrets::refuse_published(image, secrets.masker(), events)?;
+            self.claim_tags(job, image).await?;
         }
-        let children = self.solve(job, &plan, image, &rules, secrets, events).await?;
-        let remember = self.remember(&plan, image, children.clone());
-        let ((), assembled) = tokio::join!(remember, self.assemble(job, image, children, events));
-        assembled.map(Built::Published).map_err(|e| from_report(Report::from(e)))
+        let making = Making { job, plan: &plan, rules: &rules, secrets, events };
+        let mut published = Vec::with_capacity(plan.images.len());
+        for image in &plan.images {
+            published.push(match &image.work {
+                Work::Dockerfile(solves) => self.dockerfile(&making, image, solves).await?,
+                Work::Ko(_) | Work::Spin(_) => {
+                    return Err(internal(format!("{} builds are not made here", plan.detected.kind)));
+                }
+            });
+        }
+        Ok(Built::Published(published))
     }
 
     async fn pass(&self, point: Point) -> Result<(), Failure> {
@@ -158,128 +157,12 @@ impl Pipeline {
     }
 
     async fn claim_tags(&self, job: &RefBuild, image: &ImagePlan) -> Result<(), Failure> {
-        let caches = image.solves.iter().flat_map(SolveSpec::written_caches);
+        let caches = image.work.solves().iter().flat_map(SolveSpec::written_caches);
         let owned: Vec<Tag> = image.owned_tags().iter().cloned().chain(caches).collect();
         self.store
             .claim_tags(&job.push.app.id, &image.name, &job.update.name, &owned)
             .await
             .map_err(|e| from_report(Report::from(e)))
-    }
-
-    /// The images of an earlier build of the same tree and settings, where they still stand in the registry.
-    async fn reusable(&self, job: &RefBuild, image: &ImagePlan) -> Option<Reusable> {
-        if job.push.options.no_cache || job.push.options.rebuild {
-            return None;
-        }
-        let published = match self.store.published(&fingerprint(image)?).await {
-            Ok(published) => published?,
-            Err(error) => {
-                tracing::warn!(%error, "earlier builds cannot be looked up: building");
-                return None;
-            }
-        };
-        let children: Vec<Child> = serde_json::from_str(&published.children_json).ok()?;
-        let heads = children.iter().map(async |child| {
-            let found = self.registry.head_manifest(&image.name, &child.digest.clone().into()).await;
-            matches!(found, Ok(Some(_)))
-        });
-        let all_stand = futures::future::join_all(heads).await.into_iter().all(|stands| stands);
-        all_stand.then_some(Reusable { commit: published.commit, children })
-    }
-
-    async fn solve(
-        &self,
-        job: &RefBuild,
-        plan: &BuildPlan,
-        image: &ImagePlan,
-        rules: &Arc<SourceRules>,
-        secrets: &solve::BuildSecrets,
-        events: &EventSink,
-    ) -> Result<Vec<Vec<Child>>, Failure> {
-        let _timing = metrics::time(Stage::Solve);
-        let mut pushed: Vec<(Digest, Option<Platform>)> = Vec::new();
-        let mut ledgers = Vec::new();
-        for spec in &image.solves {
-            let opened = self.open_context(job, &plan.commit, spec, &image.name, rules, secrets).await?;
-            self.pass(Point::AfterContext).await?;
-            let insecure = self.settings.plain_http.iter().any(|host| host == image.name.host());
-            let app = job.push.app.name.as_str();
-            let spec = self.with_caches_that_stand(spec, &image.name).await;
-            let solving = self.builders.solve(app, &spec, &image.name, insecure, &opened.dirs, events);
-            let solved = tokio::select! {
-                biased;
-                () = job.stop.cancelled() => Err(internal("the build was stopped")),
-                solved = solving => solved,
-            };
-            let parts = match solved {
-                Ok(parts) => parts,
-                Err(failure) => {
-                    self.keep_ledger(opened.ledger, &opened.key).await;
-                    return Err(failure);
-                }
-            };
-            ledgers.push((opened.ledger, opened.key));
-            pushed.extend(parts.into_iter().map(|part| {
-                let only = match part.platforms.as_slice() {
-                    [only] => Some(only.clone()),
-                    _ => None,
-                };
-                (part.digest, only)
-            }));
-        }
-        self.pass(Point::AfterSolve).await?;
-        // one waits for the disk, the other for the registry
-        let keep = async {
-            for (ledger, key) in ledgers {
-                self.keep_ledger(ledger, &key).await;
-            }
-        };
-        tracing::info!(build = %job.build, parts = pushed.len(), "solved");
-        let ((), fetched) = tokio::join!(keep, assemble::fetch(&self.registry, &image.name, &pushed));
-        fetched.map_err(|e| from_report(Report::from(e)))
-    }
-
-    /// Lets the next build of the same tree and settings take these images. Forgetting costs a solve, not a push.
-    async fn remember(&self, plan: &BuildPlan, image: &ImagePlan, children: Vec<Vec<Child>>) {
-        let Some(fingerprint) = fingerprint(image) else { return };
-        let flat: Vec<Child> = children.into_iter().flatten().collect();
-        let Ok(children_json) = serde_json::to_string(&flat) else { return };
-        let published = Published { image: image.name.clone(), commit: plan.commit.clone(), children_json };
-        if let Err(error) = self.store.put_published(&fingerprint, &published).await {
-            tracing::warn!(%error, "this build's images are not remembered");
-        }
-    }
-
-    async fn assemble(
-        &self,
-        job: &RefBuild,
-        image: &ImagePlan,
-        children: Vec<Vec<Child>>,
-        events: &EventSink,
-    ) -> Result<Publication, assemble::AssembleError> {
-        let _timing = metrics::time(Stage::Assemble);
-        let platforms: Vec<Platform> = image.solves.iter().flat_map(|s| s.platforms.clone()).collect();
-        let index = assemble::index(&platforms, children, &image.annotations)?;
-        let digest = assemble::push(&self.registry, &image.name, &index, &self.failpoints).await?;
-        tracing::info!(build = %job.build, image = %image.name, %digest, "assembled");
-        events.emit(BuildEvent::Assembled { image: image.name.clone(), digest: digest.clone(), platforms });
-        Ok(Publication {
-            build: job.build.clone(),
-            image: image.name.clone(),
-            index: digest,
-            media_type: index.media_type,
-            index_bytes: index.bytes,
-            tags: image.tags.clone(),
-            unshared: image.unshared,
-        })
-    }
-}
-
-/// What decides the images' content, where they have one solve and a tree with an id.
-fn fingerprint(image: &ImagePlan) -> Option<Digest> {
-    match image.solves.as_slice() {
-        [only] => only.fingerprint(&image.name),
-        _ => None,
     }
 }
 
@@ -327,10 +210,10 @@ fn plan_commit(
     for note in &plan.notes {
         events.emit(BuildEvent::Note { text: plain_line(note) });
     }
-    if let [image] = plan.images.as_slice() {
+    for image in &plan.images {
         events.emit(BuildEvent::Planned {
             image: image.name.clone(),
-            platforms: image.solves.iter().flat_map(|s| s.platforms.clone()).collect(),
+            platforms: image.work.platforms(),
             tags: image.tags.clone(),
         });
     }

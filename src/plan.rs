@@ -13,9 +13,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::kinds::{self, Wishes};
-use crate::model::{
-    AppSettings, BuildPlan, CacheTags, ImagePlan, Invalid, LayerCache, RefName, SolveSpec, Tag,
-};
+use crate::model::{AppSettings, BuildPlan, CacheTags, ImagePlan, Invalid, LayerCache, RefName, Tag, Work};
 
 pub use crate::kinds::{
     BUILD_CONFIG, BuildConfig, By, CommitFacts, KindError, PlanInput, check_build_arg, default_frontends,
@@ -120,7 +118,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<BuildPlan, PlanError> {
         tags: tags.tags.clone(),
         unshared: tags.unshared,
         annotations: annotations.clone(),
-        solves: image.solves.into_iter().map(|solve| with_inline_cache(solve, &inline_imports)).collect(),
+        work: with_inline_cache(image.work, &inline_imports),
     });
     Ok(BuildPlan {
         version: BuildPlan::VERSION,
@@ -142,11 +140,13 @@ fn inline_imports(input: &PlanInput<'_>, tags: &tags::Tags) -> Vec<Tag> {
     imports
 }
 
-fn with_inline_cache(mut solve: SolveSpec, imports: &[Tag]) -> SolveSpec {
-    if solve.cache == LayerCache::Inline {
-        solve.cache_tags = CacheTags { export: None, imports: imports.to_vec() };
+fn with_inline_cache(mut work: Work, imports: &[Tag]) -> Work {
+    if let Work::Dockerfile(solves) = &mut work {
+        for solve in solves.iter_mut().filter(|solve| solve.cache == LayerCache::Inline) {
+            solve.cache_tags = CacheTags { export: None, imports: imports.to_vec() };
+        }
     }
-    solve
+    work
 }
 
 /// What stands on the index: <https://github.com/opencontainers/image-spec/blob/main/annotations.md>.

@@ -1,6 +1,6 @@
 //! The commit point of a push: ref and tags move together, or not at all.
 //!
-//! The index stands in the registry by digest before. Then: journal entry, ref transaction prepared (locked, old values
+//! What is tagged (an index, or one manifest) stands in the registry by digest before. Then: journal entry, ref transaction prepared (locked, old values
 //! verified), unshared tags, shared tags, refs committed, journal closed. Up to the first shared tag a failure refuses the
 //! push and nothing has changed for anyone. From then on the push goes forward: what cannot be moved now stays in the journal
 //! and is moved by `keep_completing`, or by `recover` after a crash, unless a later push has moved the same tags.
@@ -279,7 +279,7 @@ fn keys(app_id: &str, moves: &[Move]) -> BTreeSet<String> {
     let refs = moves.iter().filter_map(reference).map(|name| ref_key(app_id, name));
     let tags = moves
         .iter()
-        .filter_map(|one| one.publication.as_ref())
+        .flat_map(|one| &one.publications)
         .flat_map(|publication| publication.tags.iter().map(|tag| tag_key(&publication.image, tag)));
     refs.chain(tags).collect()
 }

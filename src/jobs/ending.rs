@@ -38,12 +38,13 @@ impl Shared {
         self.halt(job, Halt::Failed(failure)).await
     }
 
-    pub(super) async fn succeed(&self, job: Job, publication: Option<Publication>, reason: Option<String>) {
+    pub(super) async fn succeed(&self, job: Job, published: Vec<Publication>, reason: Option<String>) {
         job.events().emit(BuildEvent::Succeeded { duration_ms: job.recorder.elapsed_ms() });
         let mut end = Finished::as_state(BuildState::Succeeded, now_ms(), reason);
-        if let Some(publication) = publication {
+        // the record names one image; of further ones its events tell
+        if let Some(publication) = published.into_iter().next() {
             end.image = Some(publication.image);
-            end.digest = Some(publication.index);
+            end.digest = Some(publication.digest);
             end.tags = publication.tags;
         }
         self.end(job, end).await;

@@ -44,7 +44,7 @@ impl Part {
 /// A ref whose commit point is still to come.
 struct Ready {
     update: RefUpdate,
-    built: Option<(Box<Job>, Publication)>,
+    built: Option<(Box<Job>, Vec<Publication>)>,
 }
 
 #[async_trait]
@@ -314,21 +314,21 @@ impl Shared {
 
     /// Builds what nobody waits for, and has the tags follow; or moves the ref, for a retry of what was not accepted.
     pub(super) async fn follow_through(&self, job: Job, generation: Option<Generation>) {
-        let publication = match self.drive(&job).await {
-            Ok(Built::Published(publication)) => publication,
-            Ok(Built::PlanOnly) => return self.succeed(job, None, None).await,
+        let published = match self.drive(&job).await {
+            Ok(Built::Published(published)) => published,
+            Ok(Built::PlanOnly) => return self.succeed(job, Vec::new(), None).await,
             Err(halt) => return drop(self.halt(job, halt).await),
         };
         if let Err(why) = job.lane.begin_commit() {
             return drop(self.halt(job, why.into()).await);
         }
         let one = match generation {
-            _ if job.push.options.dry_try => Move::of_try(publication.clone()),
-            Some(generation) => Move::following(generation, publication.clone()),
-            None => Move::of_ref(job.update.clone(), Some(publication.clone())),
+            _ if job.push.options.dry_try => Move::of_try(published.clone()),
+            Some(generation) => Move::following(generation, published.clone()),
+            None => Move::of_ref(job.update.clone(), published.clone()),
         };
         match self.tagger.commit(&job.push.app, &job.repository, vec![one], &job.events()).await {
-            Ok(committed) => self.accepted(Box::new(job), publication, &committed).await,
+            Ok(committed) => self.accepted(Box::new(job), published, &committed).await,
             Err(TagError::RefPending { cause }) => self.leave_to_the_journal(job, &cause.to_string()),
             Err(TagError::Overtaken { by, reference }) => {
                 let halt = match self.build_of(by).await {
@@ -356,11 +356,11 @@ impl Shared {
             Part::Build(job) => job,
         };
         match self.drive(&job).await {
-            Ok(Built::Published(publication)) if job.push.options.dry_try => {
-                Err(self.finish_try(*job, publication).await)
+            Ok(Built::Published(published)) if job.push.options.dry_try => {
+                Err(self.finish_try(*job, published).await)
             }
-            Ok(Built::Published(publication)) => {
-                Ok(Ready { update: job.update.clone(), built: Some((job, publication)) })
+            Ok(Built::Published(published)) => {
+                Ok(Ready { update: job.update.clone(), built: Some((job, published)) })
             }
             Ok(Built::PlanOnly) => {
                 let reason = "plan only: nothing was built".to_owned();
@@ -396,14 +396,14 @@ impl Shared {
             return Err(answer);
         }
         let moves = ready.iter().map(|one| {
-            let publication = one.built.as_ref().map(|(_, publication)| publication.clone());
-            Move::of_ref(one.update.clone(), publication)
+            let published = one.built.as_ref().map(|(_, published)| published.clone());
+            Move::of_ref(one.update.clone(), published.unwrap_or_default())
         });
         let error = match self.tagger.commit(&push.app, repository, moves.collect(), &events).await {
             Ok(committed) => {
                 for one in ready {
                     match one.built {
-                        Some((job, publication)) => self.accepted(job, publication, &committed).await,
+                        Some((job, published)) => self.accepted(job, published, &committed).await,
                         None => {
                             let is_mine = |g: &&Generation| g.reference == one.update.name;
                             let number = committed.generations.iter().find(is_mine).map_or(0, |g| g.number);
@@ -433,7 +433,7 @@ impl Shared {
     }
 
     /// Ref and tags have moved for this build.
-    async fn accepted(&self, job: Box<Job>, publication: Publication, committed: &Committed) {
+    async fn accepted(&self, job: Box<Job>, published: Vec<Publication>, committed: &Committed) {
         if let Some(text) = committed.notice() {
             job.note(&text);
         }
@@ -441,7 +441,7 @@ impl Shared {
         if let Some(Generation { reference, number, commit }) = committed.generations.iter().find(mine) {
             self.lanes.moved(&job.push.app.id, reference, commit, *number, Some(&job.lane));
         }
-        self.succeed(*job, Some(publication), None).await;
+        self.succeed(*job, published, None).await;
     }
 
     /// A ref that nothing is built for has moved, or is gone.
@@ -459,16 +459,19 @@ impl Shared {
     }
 
     /// A try: its own tags move, no ref does, and git is told so by a refusal that says it went well.
-    async fn finish_try(&self, job: Job, publication: Publication) -> String {
+    async fn finish_try(&self, job: Job, published: Vec<Publication>) -> String {
         if let Err(why) = job.lane.begin_commit() {
             return self.halt(job, why.into()).await;
         }
-        let moves = vec![Move::of_try(publication.clone())];
+        let moves = vec![Move::of_try(published.clone())];
         match self.tagger.commit(&job.push.app, &job.repository, moves, &job.events()).await {
             Ok(_) => {
-                let tag = publication.tags.first().map_or_else(String::new, ToString::to_string);
-                let reason = format!("try succeeded: {}:{tag}; no ref moved", publication.image);
-                self.succeed(job, Some(publication), Some(reason.clone())).await;
+                let at = published.iter().map(|one| match one.tags.first() {
+                    Some(tag) => format!("{}:{tag}", one.image),
+                    None => one.image.to_string(),
+                });
+                let reason = format!("try succeeded: {}; no ref moved", at.collect::<Vec<_>>().join(", "));
+                self.succeed(job, published, Some(reason.clone())).await;
                 reason
             }
             Err(error) => self.fail(job, from_report(Report::from(error))).await,

@@ -146,7 +146,7 @@ impl Shared {
 /// The builds whose commit point is not settled.
 async fn journalled(store: &Store) -> Result<BTreeSet<BuildId>, crate::store::StoreError> {
     let entries = store.journal().await?;
-    let publications = entries.into_iter().flat_map(|entry| entry.moves).filter_map(|one| one.publication);
+    let publications = entries.into_iter().flat_map(|entry| entry.moves).flat_map(|one| one.publications);
     Ok(publications.map(|publication| publication.build).collect())
 }
 

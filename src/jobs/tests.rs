@@ -47,20 +47,20 @@ impl Stages for Told {
         let verdict = verdict.await.unwrap();
         guard.1 = None;
         verdict?;
-        let index_bytes = format!("{{\"schemaVersion\":2,\"commit\":\"{commit}\"}}").into_bytes();
+        let bytes = format!("{{\"schemaVersion\":2,\"commit\":\"{commit}\"}}").into_bytes();
         let main = job.update.name.short() == "main";
         let mut tags = vec![format!("git-{}", commit.short(12)).parse().unwrap()];
         tags.push(job.update.name.short().parse().unwrap());
         tags.extend(main.then(|| "latest".parse().unwrap()));
-        Ok(Built::Published(Publication {
+        Ok(Built::Published(vec![Publication {
             build: job.build.clone(),
             image: format!("{}/shop", self.host).parse().unwrap(),
-            index: crate::model::Digest::of(&index_bytes),
+            digest: crate::model::Digest::of(&bytes),
             media_type: "application/vnd.oci.image.index.v1+json".to_owned(),
-            index_bytes,
+            bytes,
             tags,
             unshared: 1,
-        }))
+        }]))
     }
 
     async fn plan(&self, _: &RefBuild, _: &EventSink) -> Result<BuildPlan, Failure> {

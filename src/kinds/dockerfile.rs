@@ -23,7 +23,7 @@ use super::{By, Draft, DraftImage, Kind, KindError, PlanInput, Said, Verdict, Wi
 use crate::model::closest::closest;
 use crate::model::{
     Attest, Attestations, CacheTags, Digest, EntryKind, KindName, LayerCache, Platform, Provenance, Sbom,
-    SolveSpec, Tag, Tree, TreeError,
+    SolveSpec, Tag, Tree, TreeError, Work,
 };
 use crate::plan::tags;
 
@@ -102,7 +102,10 @@ impl Kind for Dockerfile {
             step_namespace: mounts::step_namespace(input.app_id, &cache_namespace, uses_mounts),
             cache_namespace,
         };
-        Ok(Draft { images: vec![DraftImage { name: input.image.clone(), solves: vec![solve] }], notes })
+        Ok(Draft {
+            images: vec![DraftImage { name: input.image.clone(), work: Work::Dockerfile(vec![solve]) }],
+            notes,
+        })
     }
 }
 

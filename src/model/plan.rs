@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AppName, Attestations, Compression, Digest, ImageName, LayerCache, Platform, RefName, Sha, SourcePolicy,
-    Tag,
+    AppName, Attestations, Compression, Digest, ImageName, KoImage, LayerCache, Platform, RefName, Sha,
+    SourcePolicy, SpinPlan, Tag,
 };
 
 /// A kind of build.
@@ -60,7 +60,7 @@ impl BuildPlan {
     pub const VERSION: u32 = 1;
 }
 
-/// One image: the solves that make its children, and what stands on its index.
+/// One image: the work that makes it, and what stands on what is tagged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImagePlan {
     pub name: ImageName,
@@ -71,7 +71,41 @@ pub struct ImagePlan {
     pub unshared: usize,
     /// On the index only, so that an unchanged tree reuses its children.
     pub annotations: BTreeMap<String, String>,
-    pub solves: Vec<SolveSpec>,
+    #[serde(flatten)]
+    pub work: Work,
+}
+
+/// What makes an image, by kind of build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Work {
+    /// Solves whose images are the children of one index.
+    #[serde(rename = "solves")]
+    Dockerfile(Vec<SolveSpec>),
+    /// A Go program that is compiled, and put on a base image here.
+    #[serde(rename = "ko")]
+    Ko(Box<KoImage>),
+    /// A WebAssembly application, of which one manifest is made.
+    #[serde(rename = "spin")]
+    Spin(Box<SpinPlan>),
+}
+
+impl Work {
+    /// What the image is made for, in order; none where it is for no platform.
+    pub fn platforms(&self) -> Vec<Platform> {
+        match self {
+            Self::Dockerfile(solves) => solves.iter().flat_map(|solve| solve.platforms.clone()).collect(),
+            Self::Ko(image) => image.compile.targets.iter().map(|target| target.platform.clone()).collect(),
+            Self::Spin(_) => Vec::new(),
+        }
+    }
+
+    /// Solves of a Dockerfile frontend; none of other kinds.
+    pub fn solves(&self) -> &[SolveSpec] {
+        match self {
+            Self::Dockerfile(solves) => solves,
+            Self::Ko(_) | Self::Spin(_) => &[],
+        }
+    }
 }
 
 impl ImagePlan {

@@ -1,19 +1,21 @@
-//! What the commit point of a push moves: a ref, and the tags of the image that was built for it.
+//! What the commit point of a push moves: a ref, and the tags of the images that were built for it.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{BuildId, Digest, ImageName, RefName, RefUpdate, Sha, Tag};
 
-/// An index that stands in the registry by its digest, and the tags that are to stand at it.
+/// An index, or one manifest where there is nothing to choose from, that stands in the registry by its digest, and the tags
+/// that are to stand at it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Publication {
     pub build: BuildId,
     pub image: ImageName,
-    /// Of `index_bytes`.
-    pub index: Digest,
+    /// Of `bytes`.
+    #[serde(rename = "index")]
+    pub digest: Digest,
     pub media_type: String,
-    #[serde(with = "text")]
-    pub index_bytes: Vec<u8>,
+    #[serde(rename = "index_bytes", with = "text")]
+    pub bytes: Vec<u8>,
     /// In the order they move: the unshared ones first.
     pub tags: Vec<Tag>,
     /// How many of `tags`, from the front, no ref owns (`git-…`, `try-…`): moving them changes nothing for anyone else.
@@ -34,8 +36,9 @@ impl Publication {
 pub struct Move {
     /// None: a try, which moves no ref and no shared tag.
     pub update: Option<RefUpdate>,
-    /// None: the ref alone moves (stored refs, deletions).
-    pub publication: Option<Publication>,
+    /// One an image; none: the ref alone moves (stored refs, deletions). The first one stands in the build's record.
+    #[serde(default, alias = "publication", deserialize_with = "any_number")]
+    pub publications: Vec<Publication>,
     /// Given where the ref has moved before and only its tags follow; else counted when the ref moves.
     #[serde(default)]
     pub generation: Option<Generation>,
@@ -53,17 +56,32 @@ pub struct Generation {
 
 impl Move {
     /// A ref and what was built for it, or the ref alone.
-    pub fn of_ref(update: RefUpdate, publication: Option<Publication>) -> Self {
-        Self { update: Some(update), publication, generation: None }
+    pub fn of_ref(update: RefUpdate, publications: impl IntoIterator<Item = Publication>) -> Self {
+        Self { update: Some(update), publications: publications.into_iter().collect(), generation: None }
     }
     /// Tags that no ref owns.
-    pub fn of_try(publication: Publication) -> Self {
-        Self { update: None, publication: Some(publication), generation: None }
+    pub fn of_try(publications: impl IntoIterator<Item = Publication>) -> Self {
+        Self { update: None, publications: publications.into_iter().collect(), generation: None }
     }
     /// The tags of a ref that has moved already.
-    pub fn following(generation: Generation, publication: Publication) -> Self {
-        Self { update: None, publication: Some(publication), generation: Some(generation) }
+    pub fn following(generation: Generation, publications: impl IntoIterator<Item = Publication>) -> Self {
+        let publications = publications.into_iter().collect();
+        Self { update: None, publications, generation: Some(generation) }
     }
+}
+
+/// Rows of the time when a push had one image hold it alone, or nothing.
+fn any_number<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Publication>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        All(Vec<Publication>),
+        One(Option<Box<Publication>>),
+    }
+    Ok(match Written::deserialize(d)? {
+        Written::All(all) => all,
+        Written::One(one) => one.map(|one| *one).into_iter().collect(),
+    })
 }
 
 /// Manifests are JSON, so their bytes are stored as the text they are.
@@ -76,5 +94,27 @@ mod text {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
         Ok(String::deserialize(d)?.into_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_one_image_and_of_none_are_still_read() {
+        let publication = serde_json::json!({
+            "build": "01890000000070008000000000000001", "image": "localhost:5000/shop", "index": Digest::of(b"{}"),
+            "media_type": "application/vnd.oci.image.index.v1+json", "index_bytes": "{}", "tags": ["git-1", "main"],
+            "unshared": 1
+        });
+        let read = |row: serde_json::Value| serde_json::from_value::<Move>(row).unwrap();
+        let one = read(serde_json::json!({"update": null, "publication": publication, "generation": null}));
+        let [only] = one.publications.as_slice() else { panic!("{one:?}") };
+        assert_eq!((only.bytes.as_slice(), only.shared_tags().len()), (b"{}".as_slice(), 1));
+        assert_eq!(read(serde_json::json!({"update": null, "publication": null})).publications, []);
+        assert_eq!(read(serde_json::json!({"update": null})).publications, []);
+        let two = Move::of_try([only.clone(), only.clone()]);
+        assert_eq!(read(serde_json::to_value(&two).unwrap()), two);
     }
 }

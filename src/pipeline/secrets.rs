@@ -48,7 +48,7 @@ pub(super) fn refuse_published(
     masker: &Masker,
     events: &EventSink,
 ) -> Result<(), Failure> {
-    for spec in &image.solves {
+    for spec in image.work.solves() {
         let held = spec.build_args.iter().find(|(_, value)| masker.text(value) != **value);
         let Some((name, _)) = held else { continue };
         let told = format!("the build argument {name} holds one of the app's secrets");

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::kinds::{self, Kind};
-use crate::model::{BuildPlan, Detected, ImagePlan, SolveSpec};
+use crate::model::{BuildPlan, Detected, ImagePlan, KoImage, SolveSpec, SpinPlan, Work};
 
 /// What was found, and why the others were not.
 pub fn detected(detected: &Detected) -> String {
@@ -57,11 +57,43 @@ fn list<T: std::fmt::Display>(items: &[T]) -> String {
 fn describe_image(text: &mut String, image: &ImagePlan) {
     line(text, "image", image.name.as_str());
     line(text, "tags", &if image.tags.is_empty() { "none".to_owned() } else { list(&image.tags) });
-    for solve in &image.solves {
-        describe_solve(text, solve);
+    match &image.work {
+        Work::Dockerfile(solves) => solves.iter().for_each(|solve| describe_solve(text, solve)),
+        Work::Ko(ko) => describe_ko(text, ko),
+        Work::Spin(spin) => describe_spin(text, spin),
     }
     for (key, value) in &image.annotations {
         line(text, "annotation", &format!("{key}={value}"));
+    }
+}
+
+fn describe_ko(text: &mut String, image: &KoImage) {
+    let compile = &image.compile;
+    let dir = if compile.dir.is_empty() { "." } else { &compile.dir };
+    line(text, "build", &format!("{}, go in {dir}", compile.import_path));
+    let platforms: Vec<_> = compile.targets.iter().map(|target| &target.platform).collect();
+    line(text, "platforms", &list(&platforms));
+    line(text, "toolchain", &compile.toolchain);
+    line(text, "base", &image.base);
+    // what differs from one platform to another is said by its variables
+    for target in compile.targets.iter().take(1) {
+        line(text, "go", &target.args.join(" "));
+    }
+    if let Some(kodata) = &image.kodata {
+        line(text, "kodata", &kodata.path);
+    }
+    for (name, on) in [("no-cache", compile.no_cache), ("rebuild", compile.pull)] {
+        if on {
+            line(text, "option", name);
+        }
+    }
+}
+
+fn describe_spin(text: &mut String, plan: &SpinPlan) {
+    let root = if plan.root.is_empty() { "." } else { &plan.root };
+    line(text, "application", root);
+    for step in &plan.steps {
+        line(text, "build", &format!("{}, in {}", step.component, step.image));
     }
 }
 

@@ -47,7 +47,7 @@ impl Store {
         .await?
         .try_get("id")?;
         let mut owed = BTreeSet::new();
-        for publication in moves.iter().filter_map(|one| one.publication.as_ref()) {
+        for publication in moves.iter().flat_map(|one| &one.publications) {
             for tag in &publication.tags {
                 owed.insert((publication.image.clone(), tag.clone()));
                 sqlx::query(
@@ -147,7 +147,8 @@ impl Store {
 /// journal entry is open.
 async fn note_published(tx: &mut Write, entry: &JournalEntry) -> Result<()> {
     for one in &entry.moves {
-        let Some(publication) = &one.publication else { continue };
+        // the record names one image; of further ones its events tell
+        let Some(publication) = one.publications.first() else { continue };
         if let Some(generation) = &one.generation {
             generations::publish(tx, &entry.app_id, generation, publication).await?;
         }
@@ -157,7 +158,7 @@ async fn note_published(tx: &mut Write, entry: &JournalEntry) -> Result<()> {
         )
         .bind(one.generation.as_ref().map(|generation| generation.number))
         .bind(publication.image.as_str())
-        .bind(publication.index.as_str())
+        .bind(publication.digest.as_str())
         .bind(to_json("builds.tags_json", &publication.tags)?)
         .bind(publication.build.as_str())
         .execute(&mut **tx)
@@ -198,9 +199,9 @@ mod tests {
             let publication = Publication {
                 build: id.clone(),
                 image: "r.example/shop".parse().unwrap(),
-                index: Digest::of(b"{}"),
+                digest: Digest::of(b"{}"),
                 media_type: "x".to_owned(),
-                index_bytes: b"{}".to_vec(),
+                bytes: b"{}".to_vec(),
                 tags: vec!["main".parse().unwrap()],
                 unshared: 0,
             };
@@ -213,7 +214,7 @@ mod tests {
                 let found = store.build(&id).await.unwrap().unwrap();
                 assert_eq!(
                     (found.state, found.digest),
-                    (BuildState::Interrupted, Some(publication.index)),
+                    (BuildState::Interrupted, Some(publication.digest)),
                     "one end"
                 );
                 continue;
@@ -221,7 +222,7 @@ mod tests {
             store.journal_close(&entry, true).await.unwrap();
             let found = store.build(&id).await.unwrap().unwrap();
             assert_eq!((found.state, found.reason), (BuildState::Queued, None));
-            assert_eq!((found.digest, found.tags), (Some(publication.index), publication.tags));
+            assert_eq!((found.digest, found.tags), (Some(publication.digest), publication.tags));
         }
     }
 
@@ -237,9 +238,9 @@ mod tests {
         let publication = Publication {
             build: build.id.clone(),
             image: "r.example/shop".parse().unwrap(),
-            index: Digest::of(b"{}"),
+            digest: Digest::of(b"{}"),
             media_type: "x".to_owned(),
-            index_bytes: b"{}".to_vec(),
+            bytes: b"{}".to_vec(),
             tags: Vec::new(),
             unshared: 0,
         };

@@ -63,21 +63,25 @@ fn check(moves: &[Move]) -> Result<(), TagError> {
                 return invalid(format!("{} goes from nothing to nothing", update.name));
             }
         }
-        let Some(publication) = &one.publication else { continue };
         let following = one.update.is_none() && one.generation.is_some();
         let moves_ref = one.update.as_ref().is_some_and(|update| !update.is_delete());
-        if !following && !moves_ref && !publication.shared_tags().is_empty() {
-            return invalid(format!("{} would move shared tags without a ref", publication.image));
-        }
-        if Digest::of(&publication.index_bytes) != publication.index {
-            return invalid(format!(
-                "the index of {} does not have the digest {}",
-                publication.image, publication.index
-            ));
-        }
-        for tag in publication.shared_tags() {
-            if !tags.insert((&publication.image, tag)) {
-                return invalid(format!("two refs would share the tag {}:{tag}", publication.image));
+        for publication in &one.publications {
+            if !following && !moves_ref && !publication.shared_tags().is_empty() {
+                return invalid(format!("{} would move shared tags without a ref", publication.image));
+            }
+            if Digest::of(&publication.bytes) != publication.digest {
+                return invalid(format!(
+                    "what {} is to stand at does not have the digest {}",
+                    publication.image, publication.digest
+                ));
+            }
+            for tag in publication.shared_tags() {
+                if !tags.insert((&publication.image, tag)) {
+                    return invalid(format!(
+                        "two refs, or two images, would share the tag {}:{tag}",
+                        publication.image
+                    ));
+                }
             }
         }
     }
@@ -102,7 +106,7 @@ async fn pass(
 ) -> Result<Committed, TagError> {
     in_its_turn(shared, app_id, repository, &moves, events).await?;
     let updates: Vec<RefUpdate> = moves.iter().filter_map(|one| one.update.clone()).collect();
-    let publications: Vec<&Publication> = moves.iter().filter_map(|one| one.publication.as_ref()).collect();
+    let publications: Vec<&Publication> = moves.iter().flat_map(|one| &one.publications).collect();
     let failpoints = &shared.config.failpoints;
     failpoints.reach(Point::BeforeCommit).await?;
     // a ref alone is git's own transaction, tags of a try alone are nobody's: only both together need the journal
@@ -178,7 +182,9 @@ async fn in_its_turn(
     events: &EventSink,
 ) -> Result<(), TagError> {
     for one in moves.iter().filter(|one| one.update.is_none()) {
-        let (Some(generation), Some(publication)) = (&one.generation, &one.publication) else { continue };
+        let Some(generation) = one.generation.as_ref().filter(|_| !one.publications.is_empty()) else {
+            continue;
+        };
         let reference = generation.reference.clone();
         let tags_at = shared.store.published_generation(app_id, &reference).await?;
         let found = refs::read(&shared.config.git, repository, &[&reference]).await?;
@@ -186,8 +192,10 @@ async fn in_its_turn(
         if tags_at.generation <= generation.number && !gone {
             continue;
         }
-        let unshared = Publication { tags: publication.unshared_tags().to_vec(), ..publication.clone() };
-        if let Shifted::Before(error) = shift::all(shared, &[&unshared], events).await {
+        let of_nobody = |one: &Publication| Publication { tags: one.unshared_tags().to_vec(), ..one.clone() };
+        let unshared: Vec<Publication> = one.publications.iter().map(of_nobody).collect();
+        let unshared: Vec<&Publication> = unshared.iter().collect();
+        if let Shifted::Before(error) = shift::all(shared, &unshared, events).await {
             tracing::warn!("tagging a build that was overtaken: {error}");
         }
         return Err(match gone {
@@ -269,7 +277,7 @@ fn committed(publications: &[&Publication], pending: Vec<Pending>, events: &Even
         .iter()
         .flat_map(|publication| publication.tags.iter().map(move |tag| (publication, tag)))
         .filter(|(publication, tag)| !is_pending(&publication.image, tag))
-        .map(|(publication, tag)| (publication.image.clone(), tag.clone(), publication.index.clone()))
+        .map(|(publication, tag)| (publication.image.clone(), tag.clone(), publication.digest.clone()))
         .collect();
     let committed = Committed { moved, pending, generations: Vec::new() };
     if let Some(text) = committed.notice() {

@@ -136,14 +136,14 @@ async fn decide(shared: &Shared, entry: &JournalEntry, places: &[Place]) -> Deci
     let targets: Vec<Target<'_>> = entry
         .moves
         .iter()
-        .filter_map(|one| one.publication.as_ref())
+        .flat_map(|one| &one.publications)
         .flat_map(|publication| publication.shared_tags().iter().map(move |tag| Target { publication, tag }))
         .collect();
     let standing = join_all(targets.iter().map(|target| shift::standing(shared, *target))).await;
     let mut unknown = None;
     for (target, found) in targets.iter().zip(standing) {
         match found {
-            Ok(found) if found.as_ref() == Some(&target.publication.index) => return Decision::Forward,
+            Ok(found) if found.as_ref() == Some(&target.publication.digest) => return Decision::Forward,
             Ok(_) => {}
             Err(error) => unknown = Some(error.to_string()),
         }
@@ -173,7 +173,7 @@ async fn forward(
     let lost = |place: Place| place == Place::Elsewhere || (place == Place::Old && entry.refs_done);
     let targets: Vec<Target<'_>> = moves()
         .filter(|(_, place)| !lost(*place))
-        .filter_map(|(one, _)| one.publication.as_ref())
+        .flat_map(|(one, _)| &one.publications)
         .flat_map(|publication| publication.tags.iter().map(move |tag| Target { publication, tag }))
         .filter(|target| entry.owed.contains(&key(*target)))
         .collect();

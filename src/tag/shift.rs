@@ -17,7 +17,7 @@ pub struct Target<'a> {
 
 impl Target<'_> {
     pub fn moved(&self) -> (ImageName, Tag, Digest) {
-        (self.publication.image.clone(), self.tag.clone(), self.publication.index.clone())
+        (self.publication.image.clone(), self.tag.clone(), self.publication.digest.clone())
     }
     pub fn pending(&self, reason: &dyn std::fmt::Display) -> Pending {
         Pending { image: self.publication.image.clone(), tag: self.tag.clone(), reason: reason.to_string() }
@@ -126,7 +126,7 @@ pub async fn place(shared: &Shared, target: Target<'_>) -> Result<(), RegistryEr
 
 async fn put(shared: &Shared, target: Target<'_>) -> Result<(), RegistryError> {
     let Target { publication, tag } = target;
-    let bytes = publication.index_bytes.clone();
+    let bytes = publication.bytes.clone();
     let reference = tag.clone().into();
     shared.registry.put_manifest(&publication.image, &reference, &publication.media_type, bytes).await?;
     Ok(())
@@ -138,7 +138,7 @@ async fn read_back(shared: &Shared, target: Target<'_>) -> Result<(), RegistryEr
     let mut tries = shared.config.read_back_tries.max(1);
     loop {
         let found = standing(shared, target).await?;
-        if found.as_ref() == Some(&target.publication.index) {
+        if found.as_ref() == Some(&target.publication.digest) {
             return Ok(());
         }
         tries -= 1;
@@ -153,7 +153,7 @@ async fn read_back(shared: &Shared, target: Target<'_>) -> Result<(), RegistryEr
 fn not_standing(target: Target<'_>, found: Option<Digest>) -> RegistryError {
     let Target { publication, tag } = target;
     let problem = match found {
-        Some(found) => Problem::WrongDigest { expected: publication.index.clone(), found },
+        Some(found) => Problem::WrongDigest { expected: publication.digest.clone(), found },
         None => Problem::NotFound { detail: "though the registry has just taken it".to_owned() },
     };
     RegistryError::new(publication.image.host(), format!("reading {}:{tag} back", publication.image), problem)
@@ -176,7 +176,7 @@ async fn after_failed_put(shared: &Shared, target: Target<'_>, error: &RegistryE
         return Standing::Not;
     }
     match standing(shared, target).await {
-        Ok(found) if found.as_ref() == Some(&target.publication.index) => Standing::Moved,
+        Ok(found) if found.as_ref() == Some(&target.publication.digest) => Standing::Moved,
         Ok(_) => Standing::Not,
         Err(_) => Standing::Unknown,
     }

@@ -144,9 +144,9 @@ fn publication(host: &str, commit: &Sha, tags: &[&str]) -> Publication {
     Publication {
         build: BuildId::generate(),
         image: format!("{host}/shop").parse().unwrap(),
-        index: index_of(commit),
+        digest: index_of(commit),
         media_type: INDEX.to_owned(),
-        index_bytes: index_bytes(commit),
+        bytes: index_bytes(commit),
         tags: tags.iter().map(|tag| tag.parse().unwrap()).collect(),
         unshared: 1,
     }
@@ -379,7 +379,7 @@ async fn a_ref_alone_asks_no_registry_and_a_try_moves_no_ref() {
     assert_eq!(world.repository.at("refs/heads/notes"), world.b);
     assert_eq!(world.fake.take_log(), [] as [String; 0]);
 
-    let tried = Move::of_try(publication(&world.fake.host, &world.b, &["try-1"]));
+    let tried = Move::of_try([publication(&world.fake.host, &world.b, &["try-1"])]);
     world.commit(&tagger, vec![tried.clone()]).await.unwrap();
     assert_eq!(world.fake.at("shop", "try-1"), Some(index_of(&world.b).to_string()));
     world.assert_all_at(&world.a);
@@ -394,7 +394,7 @@ async fn what_makes_no_sense_is_refused_at_once() {
     let tagger = world.tagger().await;
     let good = || world.to(&world.a, &world.b);
     let mut other_bytes = good();
-    other_bytes.publication.as_mut().unwrap().index_bytes.push(b' ');
+    other_bytes.publications[0].bytes.push(b' ');
     let sharing_try = Move { update: None, ..good() };
     let mut deleting = good();
     deleting.update.as_mut().unwrap().new = Sha::zero();

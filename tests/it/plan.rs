@@ -67,7 +67,7 @@ impl Case {
     }
 
     fn solve(&self, tree: &dyn Tree) -> SolveSpec {
-        self.plan(tree).unwrap().images.remove(0).solves.remove(0)
+        self.plan(tree).unwrap().images[0].work.solves()[0].clone()
     }
 }
 
@@ -334,7 +334,7 @@ fn a_try_may_be_narrower_and_nothing_else_may() {
     let image = &plan.images[0];
     assert_eq!(image.tags.iter().map(|t| t.as_str()).collect::<Vec<_>>(), ["try-main-0123456789"]);
     assert!(image.owned_tags().is_empty());
-    let solve = &image.solves[0];
+    let solve = &image.work.solves()[0];
     assert_eq!(solve.platforms.iter().map(ToString::to_string).collect::<Vec<_>>(), ["linux/arm64"]);
     assert_eq!(solve.build_args.values().collect::<Vec<_>>(), ["1", "3", "4"]);
     for (options, expect) in [
@@ -423,7 +423,7 @@ fn cache_namespaces_are_stable_opaque_and_the_app_s_own() {
     let tree = tree(&["Dockerfile"]);
     let namespace = |app_id: &str| {
         let mut spec = case().plan_as(&tree, app_id).unwrap();
-        spec.images.remove(0).solves.remove(0).cache_namespace
+        spec.images[0].work.solves()[0].clone().cache_namespace
     };
     // changing it would empty every app's cache mounts
     assert_eq!(namespace("a1"), "9119a6ce585fd62d79500d0b34f6f5d9");

@@ -77,9 +77,9 @@ async fn a_commit_is_what_crane_sees() {
     let publication = Publication {
         build: BuildId::generate(),
         image: image.clone(),
-        index: index.digest.clone(),
+        digest: index.digest.clone(),
         media_type: index.media_type.clone(),
-        index_bytes: index.bytes.clone(),
+        bytes: index.bytes.clone(),
         tags: tags.map(|tag| tag.parse().unwrap()).into(),
         unshared: 1,
     };

@@ -31,7 +31,7 @@ async fn follow(world: &World, tagger: &Tagger, generation: &Generation) -> Resu
     let commit = generation.commit.clone();
     let git = format!("git-{}", commit.short(12));
     let publication = publication(&world.fake.host, &commit, &[&git, "main", "latest"]);
-    world.commit(tagger, vec![Move::following(generation.clone(), publication)]).await
+    world.commit(tagger, vec![Move::following(generation.clone(), [publication])]).await
 }
 
 async fn run(steps: Vec<Step>) {
