@@ -4,6 +4,7 @@
 //! come, go and are drained while solves run: `roster` keeps the books, `run` sees a plan's solves to their end.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,6 +12,7 @@ use futures::future::join_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::buildkit::llb::{Definition, LlbError};
 use crate::buildkit::session::filesync::DirSource;
 use crate::buildkit::{AuthProvider, Client, Endpoint, Error};
 use crate::event::{BuildEvent, EventSink, Failure, plain_line};
@@ -19,7 +21,7 @@ use crate::model::{BuilderStatus, Digest, ImageName, Platform, SolveSpec, Source
 use super::assign::Unserved;
 use super::secrets::BuildSecrets;
 use roster::{Answer, Health, Id, Member, Roster, Turn, Want};
-use run::Run;
+use run::{Goal, Run};
 
 mod request;
 mod room;
@@ -65,7 +67,7 @@ struct Shared {
 pub struct ContextDirs {
     /// Stable for an app and branch: BuildKit finds what it has already received by it.
     pub shared_key: String,
-    /// `context` and `dockerfile`.
+    /// By the names that frontend or graph calls them by.
     pub dirs: BTreeMap<String, Arc<dyn DirSource>>,
     pub auth: Option<Arc<dyn AuthProvider>>,
     /// What steps may mount, and what masks it.
@@ -81,6 +83,16 @@ pub struct ContextDirs {
 pub struct Part {
     pub digest: Digest,
     pub platforms: Vec<Platform>,
+}
+
+/// A graph of ours, whose result comes back as files.
+pub struct FileSolve<'a> {
+    /// The graph for a builder whose own platform is this one.
+    pub graph: &'a (dyn Fn(&Platform) -> Result<Definition, LlbError> + Send + Sync),
+    /// An empty directory.
+    pub out: &'a Path,
+    /// More bytes of files are refused.
+    pub limit_bytes: u64,
 }
 
 /// A place in the line for a builder, and later on one; dropping it gives it back.
@@ -215,10 +227,48 @@ impl Pool {
         context: &ContextDirs,
         events: &EventSink,
     ) -> Result<Vec<Part>, Failure> {
+        let run = self.run(app, Goal::Images { spec, image, insecure }, context, events);
+        let part = |(digest, platforms): (Option<Digest>, _)| digest.map(|digest| Part { digest, platforms });
+        // a solve of images without a digest has failed
+        Ok(run.all(&spec.platforms).await?.into_iter().filter_map(part).collect())
+    }
+
+    /// Runs a graph on one builder, whichever it is, and takes its files.
+    pub async fn files(
+        &self,
+        app: &str,
+        files: &FileSolve<'_>,
+        context: &ContextDirs,
+        events: &EventSink,
+    ) -> Result<(), Failure> {
+        let own = self.shared.roster().own_platform();
+        let platform = match own {
+            Some(platform) => platform,
+            None => {
+                self.check(CONNECT_TIMEOUT, |member| !member.drained).await;
+                let roster = self.shared.roster();
+                let none = || {
+                    let (platform, builders) = (
+                        Platform { os: "linux".to_owned(), arch: "amd64".to_owned(), variant: None },
+                        "none that answers".to_owned(),
+                    );
+                    no_builder(&Unserved { platform, builders }, roster.members())
+                };
+                roster.own_platform().ok_or_else(none)?
+            }
+        };
+        self.run(app, Goal::Files(files), context, events).all(&[platform]).await.map(drop)
+    }
+
+    fn run<'a>(
+        &'a self,
+        app: &'a str,
+        goal: Goal<'a>,
+        context: &'a ContextDirs,
+        events: &'a EventSink,
+    ) -> Run<'a> {
         let named = self.shared.roster().members().len() > 1;
-        let run =
-            Run { pool: self, app, spec, image, insecure, context, events, named, numbers: Arc::default() };
-        run.all().await
+        Run { pool: self, app, goal, context, events, named, numbers: Arc::default() }
     }
 
     /// Which platforms go together. Builders that are not known to answer are asked once more before it is given up.

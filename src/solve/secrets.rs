@@ -52,6 +52,16 @@ impl BuildSecrets {
         Ok(self)
     }
 
+    /// Whether a step may mount a secret of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.mounts.0.contains_key(name)
+    }
+
+    /// Whether a key of this name signs.
+    pub fn has_key(&self, name: &str) -> bool {
+        self.agents.contains_key(name)
+    }
+
     pub(super) fn agents(&self) -> BTreeMap<String, Agent> {
         self.agents.clone()
     }

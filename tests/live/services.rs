@@ -194,7 +194,7 @@ async fn a_local_export_equals_buildctls() {
         std::fs::create_dir_all(project.at(path)).unwrap();
     }
     symlink("/etc", project.at("ours/foo/301")).unwrap();
-    let export = Export::Dir(DirExport { path: project.at("ours"), delete: true });
+    let export = Export::Dir(DirExport { path: project.at("ours"), delete: true, limit_bytes: None });
     project.solve(project.session().export(0, export), &[("local", &[("mode", "delete")])]).await;
     assert_eq!(tree(&project.at("ours")), theirs);
 }

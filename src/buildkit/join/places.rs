@@ -33,7 +33,7 @@ pub(super) fn directory(output: &Output, path: &str, anywhere: bool) -> Result<E
         let reason = "mode=delete deletes only below the working directory, unless --allow buildx.local.delete says so";
         return Err(refused(output, reason));
     }
-    Ok(Export::Dir(DirExport { path: path.to_owned(), delete }))
+    Ok(Export::Dir(DirExport { path: path.to_owned(), delete, limit_bytes: None }))
 }
 
 pub(super) fn file(output: &Output, path: &str) -> Result<Export, FlagError> {

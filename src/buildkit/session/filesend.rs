@@ -67,7 +67,12 @@ impl Export {
 
     /// Files below `path`, which is made where it is not there.
     pub fn dir(path: &Path) -> Self {
-        Self::Dir(DirExport { path: path.to_owned(), delete: false })
+        Self::Dir(DirExport { path: path.to_owned(), delete: false, limit_bytes: None })
+    }
+
+    /// As `dir`, for at most so many bytes of files.
+    pub fn bounded_dir(path: &Path, limit_bytes: u64) -> Self {
+        Self::Dir(DirExport { path: path.to_owned(), delete: false, limit_bytes: Some(limit_bytes) })
     }
 }
 
@@ -92,6 +97,8 @@ pub struct DirExport {
     pub path: PathBuf,
     /// Whether to remove what the export does not name, as the exporter's attribute `mode=delete` asks.
     pub delete: bool,
+    /// More bytes of files are refused.
+    pub limit_bytes: Option<u64>,
 }
 
 /// What the service knows.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::super::failure::{FailedSolve, missing_secret, refused_source, shown_source};
 use super::super::progress::Translator;
-use super::ContextDirs;
+use super::{ContextDirs, FileSolve};
+use crate::buildkit::session::filesend::Export;
 use crate::buildkit::session::filesync::{Concern, Missing, TransferStats};
 use crate::buildkit::{CacheEntry, Exporter, Session, SolveError, SolveErrorKind, SolveRequest, SourceRule};
 use crate::event::Failure;
@@ -40,16 +41,44 @@ pub(super) fn request(
         // no record in the daemon's own history: it costs about 30 ms a build, and lemnos keeps one
         internal: true,
         source_rules: source_rules(&context.rules),
-        session: Session {
-            shared_key: context.shared_key.clone(),
-            dirs: context.dirs.clone(),
-            transfers: transfers.clone(),
-            auth: context.auth.clone(),
-            secrets: Some(context.secrets.store()),
-            agents: context.secrets.agents(),
-            ..Session::default()
-        },
+        session: session(context, transfers),
         ..SolveRequest::default()
+    }
+}
+
+/// One graph whose files are taken.
+pub(super) fn files_request(
+    files: &FileSolve<'_>,
+    platforms: &[Platform],
+    context: &ContextDirs,
+    transfers: &Arc<TransferStats>,
+) -> Result<SolveRequest, Failure> {
+    let failed = |cause: String| {
+        Failure::new(format!("server error: {cause}"), cause).with_remedy("tell the operator")
+    };
+    let platform = sole(platforms).ok_or_else(|| failed("a graph is for one builder".to_owned()))?;
+    let graph = (files.graph)(&platform).map_err(|error| failed(format!("the build's graph: {error}")))?;
+    let mut session = session(context, transfers);
+    session.exports.insert(0, Export::bounded_dir(files.out, files.limit_bytes));
+    Ok(SolveRequest {
+        definition: Some(graph.to_pb()),
+        exporters: vec![Exporter { kind: "local".to_owned(), attrs: BTreeMap::new() }],
+        internal: true,
+        source_rules: source_rules(&context.rules),
+        session,
+        ..SolveRequest::default()
+    })
+}
+
+fn session(context: &ContextDirs, transfers: &Arc<TransferStats>) -> Session {
+    Session {
+        shared_key: context.shared_key.clone(),
+        dirs: context.dirs.clone(),
+        transfers: transfers.clone(),
+        auth: context.auth.clone(),
+        secrets: Some(context.secrets.store()),
+        agents: context.secrets.agents(),
+        ..Session::default()
     }
 }
 
@@ -114,7 +143,7 @@ pub(super) fn sole(platforms: &[Platform]) -> Option<Platform> {
 pub(super) fn explain(
     mut error: SolveError,
     translator: &mut Translator,
-    spec: &SolveSpec,
+    file: &str,
     context: &ContextDirs,
     transfer: Option<String>,
     only: Option<Platform>,
@@ -132,7 +161,7 @@ pub(super) fn explain(
         vertex: name,
         exit_code: error.exit_code,
         only,
-        file: spec.dockerfile_path.clone(),
+        file: file.to_owned(),
         lines: error.source.as_ref().and_then(|s| s.lines()),
         source_text: error.source.as_ref().map(|s| s.text.clone()).unwrap_or_default(),
         log_tail,

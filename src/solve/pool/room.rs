@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::run::{Fault, Past, Run};
-use super::{BuilderConfig, CONNECT_TIMEOUT, Part, Pool};
+use super::run::{Done, Fault, Past, Run};
+use super::{BuilderConfig, CONNECT_TIMEOUT, Pool};
 use crate::buildkit::{Client, Error, Rule};
 use crate::event::{Failure, plain_line};
 use crate::model::Platform;
@@ -101,7 +101,7 @@ impl Run<'_> {
         builder: &BuilderConfig,
         platforms: &[Platform],
         past: &mut Past,
-    ) -> Result<Part, Fault> {
+    ) -> Result<Done, Fault> {
         let full = match self.attempt(builder, platforms.to_vec()).await {
             Err(Fault::Full(full)) => full,
             other => return other,

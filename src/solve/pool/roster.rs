@@ -181,6 +181,22 @@ impl Roster {
         self.members.iter().find(|member| member.config.name == name).map(Member::status)
     }
 
+    /// The platform on which a graph of ours runs, where that does not matter to its result: one that builders run without an
+    /// emulator, of several the one with the most room.
+    pub fn own_platform(&self) -> Option<Platform> {
+        let mut room: BTreeMap<&Platform, usize> = BTreeMap::new();
+        for member in self.members.iter().filter(|member| member.is_usable(&BTreeSet::new())) {
+            let bound = &member.config.bound;
+            let native = member.reported.iter().find(|platform| bound.is_empty() || bound.contains(platform));
+            if let Some(platform) = native.or(bound.first()) {
+                *room.entry(platform).or_default() += member.config.max;
+            }
+        }
+        // of equals the first by name
+        let most = room.into_iter().rev().max_by_key(|(_, room)| *room);
+        most.map(|(platform, _)| platform.clone())
+    }
+
     /// Which platforms go together, as things are.
     pub fn split(&self, want: &Want) -> Result<Vec<Vec<Platform>>, Unserved> {
         let (_, groups) = self.groups(want)?;

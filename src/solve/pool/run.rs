@@ -10,21 +10,31 @@ use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::FuturesUnordered;
 
 use super::super::progress::Translator;
-use super::request::{explain, lacking, request, sole};
+use super::request::{explain, files_request, lacking, request, sole};
 use super::room::{Full, full, step_is_full};
 use super::roster::{Id, Turn, Want};
-use super::{BuilderConfig, CONNECT_TIMEOUT, ContextDirs, Part, Pool};
+use super::{BuilderConfig, CONNECT_TIMEOUT, ContextDirs, FileSolve, Pool};
 use crate::buildkit::session::filesync::TransferStats;
 use crate::buildkit::{Client, SolveErrorKind};
 use crate::event::{BuildEvent, EventSink, Failure, plain_line};
-use crate::model::{ImageName, Platform, SolveSpec};
+use crate::model::{Digest, ImageName, Platform, SolveSpec};
+
+/// What a build's solves are to give.
+#[derive(Clone, Copy)]
+pub(super) enum Goal<'a> {
+    /// Images by a frontend, pushed by digest.
+    Images { spec: &'a SolveSpec, image: &'a ImageName, insecure: bool },
+    /// Files here, of a graph.
+    Files(&'a FileSolve<'a>),
+}
+
+/// What one solve gave: a digest where images were its goal, and for which platforms.
+pub(super) type Done = (Option<Digest>, Vec<Platform>);
 
 pub(super) struct Run<'a> {
     pub pool: &'a Pool,
     pub app: &'a str,
-    pub spec: &'a SolveSpec,
-    pub image: &'a ImageName,
-    pub insecure: bool,
+    pub goal: Goal<'a>,
     pub context: &'a ContextDirs,
     pub events: &'a EventSink,
     /// Whether builders are worth naming.
@@ -65,13 +75,12 @@ struct Broken {
 }
 
 impl Run<'_> {
-    pub async fn all(&self) -> Result<Vec<Part>, Failure> {
-        let mut parts =
-            self.platforms(self.spec.platforms.clone(), Past::default()).await.map_err(|b| b.failure)?;
+    pub async fn all(&self, platforms: &[Platform]) -> Result<Vec<Done>, Failure> {
+        let mut parts = self.platforms(platforms.to_vec(), Past::default()).await.map_err(|b| b.failure)?;
         // whichever was done first: the result is in the plan's order
-        parts.sort_by_key(|part| {
-            let first = part.platforms.first();
-            self.spec.platforms.iter().position(|platform| Some(platform) == first)
+        parts.sort_by_key(|(_, done)| {
+            let first = done.first();
+            platforms.iter().position(|platform| Some(platform) == first)
         });
         Ok(parts)
     }
@@ -80,7 +89,7 @@ impl Run<'_> {
         &'s self,
         platforms: Vec<Platform>,
         past: Past,
-    ) -> BoxFuture<'s, Result<Vec<Part>, Broken>> {
+    ) -> BoxFuture<'s, Result<Vec<Done>, Broken>> {
         async move {
             let want = Want { platforms, without: past.without.clone() };
             let groups = self.pool.split(&want).await;
@@ -107,7 +116,7 @@ impl Run<'_> {
         .boxed()
     }
 
-    async fn group(&self, platforms: Vec<Platform>, mut past: Past) -> Result<Vec<Part>, Broken> {
+    async fn group(&self, platforms: Vec<Platform>, mut past: Past) -> Result<Vec<Done>, Broken> {
         let want = Want { platforms: platforms.clone(), without: past.without.clone() };
         let (slot, turn) = self.pool.turn(self.app, want, self.events).await;
         let Turn::Builder { id, config } = turn else {
@@ -145,7 +154,7 @@ impl Run<'_> {
         builder: &BuilderConfig,
         platforms: &[Platform],
         past: &mut Past,
-    ) -> Result<Part, Fault> {
+    ) -> Result<Done, Fault> {
         match self.attempt_with_room(id, builder, platforms, past).await {
             Err(Fault::Build(failure) | Fault::Machinery(failure))
                 if failure.cause.contains(UNKNOWN_BLOB) =>
@@ -165,7 +174,7 @@ impl Run<'_> {
         platforms: Vec<Platform>,
         mut past: Past,
         broken: Broken,
-    ) -> Result<Vec<Part>, Broken> {
+    ) -> Result<Vec<Done>, Broken> {
         past.without.insert(id);
         let want = Want { platforms: platforms.clone(), without: past.without.clone() };
         if self.pool.split(&want).await.is_err() {
@@ -179,7 +188,7 @@ impl Run<'_> {
         &self,
         builder: &BuilderConfig,
         platforms: Vec<Platform>,
-    ) -> Result<Part, Fault> {
+    ) -> Result<Done, Fault> {
         let name = &builder.name;
         if self.named {
             let (builder, platforms) = (plain_line(name), platforms.clone());
@@ -193,12 +202,18 @@ impl Run<'_> {
             Fault::Builder { failure, cause, began: false }
         })?;
         let only = sole(&platforms);
-        let path = self.spec.dockerfile_path.clone();
+        let path = self.dockerfile().to_owned();
         let mut translator = Translator::new(self.events.clone(), self.numbers.clone(), path, only.clone())
             .with_tail(self.context.log_tail_lines)
             .masked(self.context.secrets.masker());
         let transfers = Arc::new(TransferStats::default());
-        let request = request(self.spec, &platforms, self.image, self.insecure, self.context, &transfers);
+        let request = match self.goal {
+            Goal::Images { spec, image, insecure } => {
+                request(spec, &platforms, image, insecure, self.context, &transfers)
+            }
+            Goal::Files(files) => files_request(files, &platforms, self.context, &transfers)
+                .map_err(|failure| Fault::Machinery(failure))?,
+        };
         let result = client.solve(request, |event| translator.take(event)).await;
         if let Some(failure) = lacking(&transfers.concerns()) {
             // also where the solve failed: what was not there is the likelier cause
@@ -214,18 +229,30 @@ impl Run<'_> {
                 return Fault::Full(full(name, &platforms, &message));
             }
             let (of_build, of_step) = (error.kind == SolveErrorKind::Build, error.exit_code.is_some());
-            let failure = explain(error, &mut translator, self.spec, self.context, transfers.failure(), only);
+            let failure =
+                explain(error, &mut translator, self.dockerfile(), self.context, transfers.failure(), only);
             if of_step && step_is_full(&failure.log_tail) {
                 return Fault::Full(Full { failure, of_step });
             }
             if of_build { Fault::Build(failure) } else { Fault::Machinery(failure) }
         })?;
+        if let Goal::Files(_) = self.goal {
+            return Ok((None, platforms));
+        }
         let digest = solved.attrs.get("containerimage.digest").and_then(|d| d.parse().ok());
         let digest = digest.ok_or_else(|| {
             let cause = format!("builder {name} ended the solve without telling the image's digest");
             Fault::Machinery(Failure::new("builder failed: no digest", cause).with_remedy("push again"))
         })?;
-        Ok(Part { digest, platforms })
+        Ok((Some(digest), platforms))
+    }
+
+    /// The file that errors with a line are about; none of a graph.
+    fn dockerfile(&self) -> &str {
+        match self.goal {
+            Goal::Images { spec, .. } => &spec.dockerfile_path,
+            Goal::Files(_) => "",
+        }
     }
 
     pub(super) fn note(&self, text: &str) {

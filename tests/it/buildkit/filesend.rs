@@ -323,7 +323,7 @@ pub async fn into_dir(dir: &Path, delete: bool) -> Served {
 }
 
 async fn impatient(dir: &Path, delete: bool, patience: Patience) -> Served {
-    let export = Export::Dir(DirExport { path: dir.to_owned(), delete });
+    let export = Export::Dir(DirExport { path: dir.to_owned(), delete, limit_bytes: None });
     let mut session = Session::builder("k").export(0, export).build().unwrap();
     session.patience = patience;
     serve(session).await

@@ -85,7 +85,7 @@ fn an_output_goes_to_the_place_of_its_exporters_number() {
     let session = build.request.session;
     let numbers: Vec<u32> = session.exports.keys().copied().collect();
     assert_eq!(numbers, [1, 2, 4, 5]);
-    let place = DirExport { path: at("d").into(), delete: false };
+    let place = DirExport { path: at("d").into(), delete: false, limit_bytes: None };
     assert!(matches!(&session.exports[&2], Export::Dir(dir) if *dir == place));
     assert_eq!(session.stores.keys().collect::<Vec<_>>(), ["export"]);
 }

@@ -27,7 +27,7 @@ async fn carry(
     filters: &[(&'static str, &str)],
 ) -> Result<(), Status> {
     let from = serve(Session::builder("k").dir("context", source).build().unwrap()).await;
-    let export = Export::Dir(DirExport { path: out.to_owned(), delete });
+    let export = Export::Dir(DirExport { path: out.to_owned(), delete, limit_bytes: None });
     let to = serve(Session::builder("k").export(0, export).build().unwrap()).await;
     let (to_sender, requests) = mpsc::channel(8);
     let (to_receiver, content) = mpsc::channel(8);

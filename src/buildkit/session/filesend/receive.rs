@@ -119,6 +119,8 @@ struct Receiver {
     tree: Tree,
     order: Order,
     delete: bool,
+    /// Bytes of files that may still be announced.
+    room: u64,
     /// Every path announced, and whether it can have another name.
     known: HashMap<Vec<u8>, bool>,
     count: u32,
@@ -143,6 +145,7 @@ impl Receiver {
             tree,
             order: Order::default(),
             delete: export.delete,
+            room: export.limit_bytes.unwrap_or(u64::MAX),
             known: HashMap::new(),
             count: 0,
             listed: false,
@@ -214,6 +217,13 @@ impl Receiver {
                 return Err(Status::invalid_argument(format!("{} has no size", shown(&path))));
             }
             0 => {
+                let size = u64::try_from(stat.size).unwrap_or_default();
+                self.room = self.room.checked_sub(size).ok_or_else(|| {
+                    Status::resource_exhausted(format!(
+                        "{} makes the result larger than is taken here",
+                        shown(&path)
+                    ))
+                })?;
                 self.waiting.push_back(Announced { id, stat });
                 return Ok(());
             }
