@@ -90,6 +90,25 @@ go_program() {
   echo "$venv/bin/go"
 }
 
+# The root of a Go from 1.26 on: that of the program above, else of the toolchain that it fetches.
+go_root() {
+  local go version
+  go=$(go_program)
+  version=$(GOTOOLCHAIN=local "$go" env GOVERSION)
+  if [[ $version =~ ^go1\.([0-9]+) ]] && [ "${BASH_REMATCH[1]}" -ge 26 ]; then GOTOOLCHAIN=local "$go" env GOROOT; return; fi
+  GOTOOLCHAIN=go1.26.3 "$go" env GOROOT
+}
+
+# Where deploy/base-image has made an image's context: once for each state of that script, and of the Go that goes into one.
+base_context() { # NAME
+  local script version='' context
+  script=$(dirname "${BASH_SOURCE[0]}")/base-image
+  [ "$1" != golang ] || version=$(cat "$(go_root)/VERSION")
+  context=$lemnos_cache/bases/$1-$({ cat "$script"; echo "$version"; } | sha256sum | cut -c1-12)
+  "$script" "$1" "$context" >&2
+  echo "$context"
+}
+
 # A virtual environment with what a requirements file names, once for each state of that file.
 python_tools() { # NAME REQUIREMENTS
   local venv=$lemnos_tools/$1 stamp

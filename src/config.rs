@@ -57,7 +57,7 @@ pub struct Config {
     pub buildkitd: Option<PathBuf>,
     /// None: `docker-registry` or `registry` on PATH.
     pub registry_program: Option<PathBuf>,
-    /// Registry host -> what our own buildkitd asks first, each `HOST[:PORT][/PREFIX]`.
+    /// Registry host -> what our own buildkitd, and lemnos itself for the images that builds stand on, ask first, each `HOST[:PORT][/PREFIX]`.
     pub mirrors: BTreeMap<String, Vec<String>>,
     /// What RUN steps of our own buildkitd reach.
     pub network: Network,

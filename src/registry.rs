@@ -8,6 +8,7 @@
 //! before each anonymous read, hides Retry-After and the token service's own errors, reads bodies without a bound, sends
 //! credentials to any realm, and panics on a PUT by digest that is answered without Location.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub struct RegistryConfig {
     pub plain_http: Vec<String>,
     /// Hosts of token services that may be sent credentials though they are not in the registry's own domain.
     pub token_hosts: Vec<String>,
+    /// Registry host -> what is asked before it for images that builds stand on, each `HOST[:PORT][/PREFIX]`.
+    pub mirrors: BTreeMap<String, Vec<String>>,
     /// The docker config file with credentials; it may appear, change and vanish while the server runs.
     pub docker_config: Option<PathBuf>,
     /// How long a credential helper may take.
@@ -73,6 +76,7 @@ impl Default for RegistryConfig {
         Self {
             plain_http: Vec::new(),
             token_hosts: Vec::new(),
+            mirrors: BTreeMap::new(),
             docker_config: None,
             helper_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),
@@ -181,6 +185,29 @@ impl Registry {
         }
         let media_type = media_type(&reply);
         Ok(Manifest { digest, media_type, bytes: reply.body })
+    }
+
+    /// The manifest or index of an image that somebody else published, from a mirror of its registry where one has it, and the
+    /// name under which it was found: its blobs are read from there. Never for what lemnos itself publishes: a mirror may be
+    /// behind.
+    pub async fn find_manifest(
+        &self,
+        image: &ImageName,
+        reference: &Reference,
+    ) -> Result<(ImageName, Manifest), RegistryError> {
+        let mut places = self.exchange.places(image);
+        let own = places.pop().unwrap_or_else(|| image.clone());
+        for place in places {
+            match self.get_manifest(&place, reference).await {
+                Ok(manifest) => return Ok((place, manifest)),
+                Err(error) if matches!(*error.problem, Problem::NotFound { .. }) => {}
+                Err(error) => {
+                    tracing::warn!(registry.host = %place.host(), "a mirror of {} fails: {error}", own.host())
+                }
+            }
+        }
+        let manifest = self.get_manifest(&own, reference).await?;
+        Ok((own, manifest))
     }
 
     /// The digest that `reference` stands at, as the registry announces it; none where nothing stands.

@@ -56,7 +56,7 @@ pub struct Args {
     /// A registry to speak plain http to, besides loopback; again for each one.
     #[arg(long, value_name = "HOST[:PORT]")]
     plain_http: Vec<String>,
-    /// What our own buildkitd asks before a registry; again for each one.
+    /// What our own buildkitd and lemnos ask for base images before a registry; again for each one.
     #[arg(long, value_name = "HOST=MIRROR")]
     mirror: Vec<String>,
     /// The buildkitd program [default: buildkitd on PATH].

@@ -215,6 +215,11 @@ impl Exchange {
         &self.credentials
     }
 
+    /// Where an image is looked for, the last of them its own registry.
+    pub fn places(&self, image: &ImageName) -> Vec<ImageName> {
+        host::places(image, &self.config.mirrors)
+    }
+
     /// Makes the call, again when it failed for a moment only. The last failure is returned.
     pub async fn call(&self, call: &Call) -> Result<Reply, RegistryError> {
         let begun = Instant::now();

@@ -1,8 +1,10 @@
 //! Where an image name leads: API host, path, scheme, and the key its credentials stand under. Pure.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::model::ImageName;
+use crate::model::image::canonical_host;
 
 /// Docker Hub's API; `docker.io` itself only serves web pages.
 const HUB_API: &str = "registry-1.docker.io";
@@ -25,6 +27,18 @@ pub fn api_path(image: &ImageName) -> String {
         path if is_hub(image.host()) && !path.contains('/') => format!("library/{path}"),
         path => path.to_owned(),
     }
+}
+
+/// Where an image is looked for: at the mirrors of its registry, in their order, and last where its name says. `mirrors`:
+/// registry host -> each `HOST[:PORT][/PREFIX]`, as BuildKit means them.
+pub fn places(image: &ImageName, mirrors: &BTreeMap<String, Vec<String>>) -> Vec<ImageName> {
+    let host = canonical_host(image.host());
+    let named = mirrors.iter().filter(|(registry, _)| canonical_host(registry) == host);
+    let path = api_path(image);
+    // a name that grows too long by its prefix is none
+    let mirrored =
+        named.flat_map(|(_, all)| all).filter_map(|mirror| format!("{mirror}/{path}").parse().ok());
+    mirrored.chain([image.clone()]).collect()
 }
 
 /// `host` without its port and brackets.
@@ -101,6 +115,32 @@ mod tests {
         assert_eq!(api_host("docker.io"), "registry-1.docker.io");
         assert_eq!(api_host("index.docker.io"), "registry-1.docker.io");
         assert_eq!(api_host("docker.io.example.com"), "docker.io.example.com");
+    }
+
+    #[test]
+    fn mirrors_come_before_the_registry_itself() {
+        let mirrors = BTreeMap::from([
+            ("docker.io".to_owned(), vec!["127.0.0.1:5000".to_owned(), "mirror.example.org/hub".to_owned()]),
+            ("cgr.dev".to_owned(), vec!["127.0.0.1:5000".to_owned()]),
+        ]);
+        let places = |text: &str| {
+            let found = places(&text.parse().unwrap(), &mirrors);
+            found.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let hub = ["127.0.0.1:5000/library/golang", "mirror.example.org/hub/library/golang"];
+        assert_eq!(places("docker.io/golang"), [hub[0], hub[1], "docker.io/golang"]);
+        assert_eq!(
+            places("index.docker.io/library/golang"),
+            [hub[0], hub[1], "index.docker.io/library/golang"]
+        );
+        assert_eq!(
+            places("cgr.dev/chainguard/static"),
+            ["127.0.0.1:5000/chainguard/static", "cgr.dev/chainguard/static"]
+        );
+        assert_eq!(places("127.0.0.1:5000/shop"), ["127.0.0.1:5000/shop"]);
+        // it would be longer than names may be
+        let long = format!("docker.io/team/{}", "x".repeat(235));
+        assert_eq!(places(&long).len(), 2);
     }
 
     #[test]

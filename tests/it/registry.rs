@@ -74,6 +74,34 @@ async fn an_anonymous_call_is_one_request() {
     );
 }
 
+#[tokio::test]
+async fn a_base_is_read_from_a_mirror_and_from_its_registry_where_the_mirror_has_none() {
+    let (own, empty, mirror) =
+        (FakeRegistry::start().await, FakeRegistry::start().await, FakeRegistry::start().await);
+    let mirrors = vec![format!("{}/kept", empty.host), mirror.host.clone()];
+    let registry =
+        client(RegistryConfig { mirrors: [(own.host.clone(), mirrors)].into(), attempts: 1, ..config() });
+    let digest = put(&registry, &own).await.unwrap();
+    put(&registry, &mirror).await.unwrap();
+    own.take_log();
+    let (place, found) = registry.find_manifest(&image(&own), &tag("main")).await.unwrap();
+    assert_eq!((place, found.digest), (image(&mirror), digest.clone()));
+    assert_eq!(empty.take_log(), ["GET /v2/kept/team/shop/manifests/main 404"]);
+    assert_eq!(own.take_log(), [""; 0]);
+
+    // the mirror fails: its registry is asked
+    mirror.fail("GET", "/manifests/main", 1, Fault::Status(500, "", ""));
+    let (place, found) = registry.find_manifest(&image(&own), &tag("main")).await.unwrap();
+    assert_eq!((place, found.digest), (image(&own), digest));
+    // nobody has it: the registry's own words
+    let error = registry.find_manifest(&image(&own), &tag("none")).await.unwrap_err();
+    assert!(error.to_string().contains(&own.host), "{error}");
+    // what lemnos publishes is read where it was put, mirror or not
+    mirror.take_log();
+    registry.get_manifest(&image(&own), &tag("main")).await.unwrap();
+    assert_eq!(mirror.take_log(), [""; 0]);
+}
+
 /// Each refusal with its own sentence and remedy, and how often it was tried.
 #[tokio::test]
 async fn every_refusal_has_its_own_sentence_and_remedy() {

@@ -10,6 +10,7 @@
 mod attacks;
 mod audit;
 mod backup;
+mod base_images;
 mod build_command;
 mod builder;
 mod buildkit;

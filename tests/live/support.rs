@@ -47,6 +47,15 @@ pub fn engines() -> &'static Engines {
     })
 }
 
+/// Puts an image that few tests need into the base registry, once: what deploy/base-image calls it.
+pub fn image(name: &str) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/engines");
+    let mut command = std::process::Command::new(script);
+    command.args(["image", &prepared("LEMNOS_TEST_ENGINES"), name]);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "making the image {name}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
 fn prepared(name: &str) -> String {
     std::env::var(name)
         .unwrap_or_else(|_| panic!("{name} is not set: run tests/run (or eval \"$(tests/engines up DIR)\")"))

@@ -117,6 +117,7 @@ pub fn registry(config: &Config) -> RegistryConfig {
     RegistryConfig {
         plain_http: config.plain_http_hosts.clone(),
         token_hosts: config.registry_token_hosts.clone(),
+        mirrors: config.mirrors.clone(),
         docker_config: config.docker_config.clone(),
         ..RegistryConfig::default()
     }
