@@ -6,6 +6,7 @@ mod assign;
 mod auth;
 pub mod context;
 mod failure;
+pub mod git_dir;
 pub mod ko;
 mod pool;
 mod progress;

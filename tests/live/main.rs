@@ -26,6 +26,7 @@ mod credentials;
 mod docs;
 mod engines;
 mod filesync;
+mod git_stamp;
 mod health;
 mod house;
 mod ko_assembly;
