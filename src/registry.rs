@@ -1,8 +1,9 @@
-//! The registry: manifests read, written and verified over the OCI distribution API.
+//! The registry: manifests and blobs read, written and verified over the OCI distribution API.
 //!
 //! Every digest that leaves this module was computed here from bytes, or compared with one that was. Nothing is sent in
 //! the clear except to loopback and to hosts that the configuration names; credentials go to their own host, and to the
-//! token service that this host may name (`token`), never elsewhere: redirects are not followed.
+//! token service that this host may name (`token`), never elsewhere: redirects are not followed, except to where blobs lie, and
+//! there without credentials.
 //!
 //! The names, error envelope and media types are oci-client's. Its client is not used for manifests: it asks `/v2/` again
 //! before each anonymous read, hides Retry-After and the token service's own errors, reads bodies without a bound, sends
@@ -21,14 +22,17 @@ use reqwest::Method;
 
 use crate::model::{Digest, ImageName, Tag};
 
+mod blobs;
 mod challenge;
 pub mod credentials;
 mod exchange;
 mod fault;
 pub mod host;
+mod referrers;
 mod retry;
 mod token;
 
+pub use blobs::BlobSource;
 pub use credentials::{Credential, CredentialError, Credentials, Login, Logins, LoginsUnreadable};
 pub use fault::{Problem, RegistryError};
 
@@ -67,6 +71,12 @@ pub struct RegistryConfig {
     pub retry_pause: Duration,
     /// Requests under way at once.
     pub concurrency: usize,
+    /// Blobs under way at once.
+    pub blob_transfers: usize,
+    /// How long a blob's transfer may stand still, and a registry think about one that it has.
+    pub blob_stall: Duration,
+    /// For one blob, however large.
+    pub blob_timeout: Duration,
     /// The largest manifest that is read or written.
     pub manifest_bytes_limit: usize,
 }
@@ -85,6 +95,9 @@ impl Default for RegistryConfig {
             retry_total: Duration::from_secs(30),
             retry_pause: Duration::from_millis(200),
             concurrency: 32,
+            blob_transfers: 6,
+            blob_stall: Duration::from_secs(60),
+            blob_timeout: Duration::from_secs(3600),
             manifest_bytes_limit: 4 << 20,
         }
     }

@@ -12,8 +12,8 @@ impl From<RegistryError> for Report {
             | Problem::ForeignRealm { .. } => Kind::Forbidden,
             Problem::NotFound { .. } => Kind::NotFound,
             Problem::Rejected { .. } => Kind::Conflict,
-            Problem::TooLarge { .. } | Problem::PlainHttp => Kind::User,
-            Problem::Client { .. } | Problem::Credentials(_) => Kind::Internal,
+            Problem::TooLarge { .. } | Problem::BlobTooLarge { .. } | Problem::PlainHttp => Kind::User,
+            Problem::Client { .. } | Problem::Credentials(_) | Problem::Source { .. } => Kind::Internal,
             Problem::RateLimited { .. }
             | Problem::Server { .. }
             | Problem::Redirected { .. }
@@ -25,6 +25,7 @@ impl From<RegistryError> for Report {
             | Problem::Broken { .. }
             | Problem::WrongDigest { .. }
             | Problem::Nonsense { .. }
+            | Problem::Storage { .. }
             | Problem::TokenService { .. } => Kind::Unavailable,
         };
         Self::new(kind, error.to_string()).hint(error.remedy())

@@ -8,9 +8,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use futures::future::BoxFuture;
 use oci_distribution::errors::OciEnvelope;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
-use reqwest::{Client, Method, RequestBuilder, StatusCode, Url, redirect};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, redirect};
 use tokio::sync::Semaphore;
 
 use super::challenge::{self, Challenge};
@@ -21,11 +22,22 @@ use super::{DOCKER_LIST, DOCKER_MANIFEST, INDEX, MANIFEST, Reference, RegistryCo
 use crate::metrics;
 use crate::model::{Digest, ImageName};
 
+mod outgoing;
+mod target;
+mod transfer;
+
+pub use outgoing::Fails;
+pub use transfer::Origin;
+
+use transfer::signed_by;
+
 /// How long a registry's way of signing in is taken for granted, and of how many.
 const SCHEME_FRESH: Duration = Duration::from_secs(300);
 const SCHEME_LIMIT: usize = 1024;
 const USER_AGENT: &str = concat!("lemnos/", env!("CARGO_PKG_VERSION"));
 const DIGEST_HEADER: &str = "docker-content-digest";
+/// Said by registries that list referrers (OCI distribution 1.1).
+const SUBJECT_HEADER: &str = "oci-subject";
 /// What of an error body is shown, and of a token service's answer read.
 const DETAIL_CHARS: usize = 300;
 const ANSWER_LIMIT_BYTES: usize = 256 << 10;
@@ -40,6 +52,10 @@ pub struct Call {
     /// Below the repository: `manifests/…`, or what a registry said where to go on.
     place: String,
     body: Option<(String, Bytes)>,
+    /// What a token has to allow.
+    access: Access,
+    /// Another repository of the host, that is to be pulled from.
+    also_pulls: Option<String>,
     /// What messages call it.
     doing: String,
 }
@@ -63,7 +79,20 @@ impl Call {
             path: host::api_path(image),
             place: format!("manifests/{reference}"),
             body: None,
+            access: Access::Pull,
+            also_pulls: None,
         }
+        .with_access()
+    }
+
+    /// As the method has it.
+    fn with_access(mut self) -> Self {
+        self.access = match self.method {
+            Method::DELETE => Access::Delete,
+            Method::PUT | Method::POST | Method::PATCH => Access::Push,
+            _ => Access::Pull,
+        };
+        self
     }
 
     /// Begins the upload of a blob.
@@ -75,6 +104,8 @@ impl Call {
             path: host::api_path(image),
             place: "blobs/uploads/".to_owned(),
             body: Some(("application/octet-stream".to_owned(), Bytes::new())),
+            access: Access::Push,
+            also_pulls: None,
         }
     }
 
@@ -98,12 +129,16 @@ impl Call {
         RegistryError::new(&self.host, self.doing.clone(), problem)
     }
 
-    /// What a token has to allow.
-    fn access(&self) -> Access {
-        match (&self.body, &self.method) {
-            (Some(_), _) => Access::Push,
-            (None, &Method::DELETE) => Access::Delete,
-            (None, _) => Access::Pull,
+    fn url_path(&self) -> String {
+        format!("/v2/{}/{}", self.path, self.place)
+    }
+
+    /// What a token is asked for; several are parted by spaces.
+    fn scope(&self) -> String {
+        let own = format!("repository:{}:{}", self.path, self.access.actions());
+        match &self.also_pulls {
+            Some(other) if *other != self.path => format!("{own} repository:{other}:pull"),
+            _ => own,
         }
     }
 }
@@ -128,11 +163,14 @@ impl Access {
 /// A successful answer.
 #[derive(Debug)]
 pub struct Reply {
+    pub status: u16,
     pub content_type: Option<String>,
     digest: Option<String>,
     pub body: Bytes,
     /// Where the registry points to; empty for nowhere.
     pub location: String,
+    /// The registry lists what was put at its subject.
+    pub lists_subject: bool,
     date: Option<std::time::SystemTime>,
 }
 
@@ -155,6 +193,8 @@ struct Raw {
     retry_after: Option<Duration>,
     location: String,
     reply: Reply,
+    /// The body of a success, where it is left to be read.
+    rest: Option<Response>,
 }
 
 /// The http clients, and what is known of who signs what.
@@ -169,6 +209,8 @@ pub struct Exchange {
     /// Which hosts sell tokens, as they said it last.
     schemes: Mutex<HashMap<String, (Instant, bool)>>,
     slots: Semaphore,
+    /// Blobs under way at once.
+    transfers: Semaphore,
 }
 
 impl std::fmt::Debug for Exchange {
@@ -207,6 +249,7 @@ impl Exchange {
             schemes: Mutex::default(),
             signatures: token::Cache::default(),
             slots: Semaphore::new(config.concurrency.max(1)),
+            transfers: Semaphore::new(config.blob_transfers.max(1)),
             config,
         })
     }
@@ -230,14 +273,25 @@ impl Exchange {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
-            let pause = Some(error.retry_after())
-                .filter(|_| error.is_transient())
-                .and_then(|asked| retry::pause(&self.config, tried, begun.elapsed(), asked));
-            let Some(pause) = pause else { return Err(error) };
-            tracing::info!(registry.host = %call.host, registry.tried = tried, "{error}; again in {} ms", pause.as_millis());
-            metrics::registry_retry();
-            tokio::time::sleep(pause).await;
+            self.pause(&error, tried, begun).await?;
         }
+    }
+
+    /// Waits before the next try after `error`, which is given back where there is to be none.
+    pub async fn pause(
+        &self,
+        error: &RegistryError,
+        tried: u32,
+        begun: Instant,
+    ) -> Result<(), RegistryError> {
+        let pause = Some(error.retry_after())
+            .filter(|_| error.is_transient())
+            .and_then(|asked| retry::pause(&self.config, tried, begun.elapsed(), asked));
+        let Some(pause) = pause else { return Err(error.clone()) };
+        tracing::info!(registry.host = %error.host, registry.tried = tried, "{error}; again in {} ms", pause.as_millis());
+        metrics::registry_retry();
+        tokio::time::sleep(pause).await;
+        Ok(())
     }
 
     /// Whether the API's root answers at all.
@@ -284,13 +338,21 @@ impl Exchange {
             || self.config.token_hosts.iter().any(|entry| entry.eq_ignore_ascii_case(realm_host))
     }
 
-    /// One try: unsigned, or with what signed the last one; signed anew when the registry asks for it.
+    /// One try of a call whose answer is small.
     async fn signed(&self, call: &Call) -> Result<Reply, RegistryError> {
         let _slot = self.slots.acquire().await;
+        let send = |signature: Option<Authorization>| -> BoxFuture<'_, Result<Raw, RegistryError>> {
+            Box::pin(async move { self.request(call, signature.as_ref()).await })
+        };
+        self.signing(call, &send).await.map(|raw| raw.reply)
+    }
+
+    /// One try: unsigned, or with what signed the last one; signed anew when the registry asks for it.
+    async fn signing<'a>(&self, call: &Call, send: &Send<'a>) -> Result<Raw, RegistryError> {
         // a login that was changed or taken away signs nothing any more
         let keys = signature_keys(call, self.credentials.changes());
         let known = keys.iter().find_map(|key| self.signatures.get(key));
-        let mut raw = self.request(call, known.as_ref()).await?;
+        let mut raw = send(known.clone()).await?;
         let mut user = known.as_ref().and_then(user_of);
         if raw.status == StatusCode::UNAUTHORIZED {
             if known.is_some() {
@@ -303,7 +365,7 @@ impl Exchange {
             let credential = credential.map_err(|error| call.fails(error.into()))?;
             user = credential.as_ref().map(shown_user);
             let authorization = self.sign(call, raw.challenge.take(), credential).await?;
-            raw = self.request(call, Some(&authorization)).await?;
+            raw = send(Some(authorization.clone())).await?;
             let [_, token, basic] = keys;
             match (raw.status, &authorization) {
                 (StatusCode::UNAUTHORIZED, _) => self.credentials.forget(&call.host),
@@ -312,7 +374,7 @@ impl Exchange {
             }
         }
         match raw.status {
-            status if status.is_success() => Ok(raw.reply),
+            status if status.is_success() => Ok(raw),
             StatusCode::UNAUTHORIZED => Err(call.fails(match user {
                 Some(user) => Problem::BadCredentials { user },
                 None => Problem::NoCredentials { config: self.credentials.file() },
@@ -330,8 +392,7 @@ impl Exchange {
     ) -> Result<Authorization, RegistryError> {
         match (challenge, credential) {
             (Some(Challenge::Bearer { realm, service }), credential) => {
-                let scope = format!("repository:{}:{}", call.path, call.access().actions());
-                self.token(call, &realm, service.as_deref(), &scope, credential.as_ref()).await
+                self.token(call, &realm, service.as_deref(), &call.scope(), credential.as_ref()).await
             }
             (Some(Challenge::Basic), Some(credential)) if !credential.identity_token => {
                 Ok(Authorization::Basic { username: credential.username, secret: credential.secret })
@@ -405,8 +466,7 @@ impl Exchange {
     }
 
     async fn request(&self, call: &Call, signature: Option<&Authorization>) -> Result<Raw, RegistryError> {
-        let path = format!("/v2/{}/{}", call.path, call.place);
-        let url = self.url(&call.host, &path).map_err(|problem| call.fails(problem))?;
+        let url = self.url(&call.host, &call.url_path()).map_err(|problem| call.fails(problem))?;
         let mut request = self.client(&call.host).request(call.method.clone(), url);
         request = match &call.body {
             Some((media_type, bytes)) => {
@@ -418,11 +478,7 @@ impl Exchange {
             }
             None => request.header(ACCEPT, [INDEX, MANIFEST, DOCKER_LIST, DOCKER_MANIFEST].join(", ")),
         };
-        request = match signature {
-            Some(Authorization::Basic { username, secret }) => request.basic_auth(username, Some(secret)),
-            Some(Authorization::Bearer { token, .. }) => request.bearer_auth(&token.text),
-            None => request,
-        };
+        request = signed_by(request, signature);
         self.send(request, self.config.manifest_bytes_limit).await.map_err(|problem| call.fails(problem))
     }
 
@@ -446,44 +502,70 @@ impl Exchange {
     }
 
     async fn send(&self, request: RequestBuilder, limit_bytes: usize) -> Result<Raw, Problem> {
-        let problem = |error: reqwest::Error| connection_problem(&error, self.config.request_timeout);
         let sent = request.send().await;
         metrics::registry_request(sent.as_ref().ok().map(|response| response.status().as_u16()));
-        let mut response = sent.map_err(problem)?;
-        let headers = response.headers();
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let challenges = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
-        let challenge = challenge::parse(challenges);
-        let retry_after = headers
-            .get(RETRY_AFTER)
-            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-            .map(Duration::from_secs);
-        let location = text(LOCATION.as_str()).unwrap_or_default();
-        let date = text(DATE.as_str()).and_then(|date| {
-            let format = &time::format_description::well_known::Rfc2822;
-            Some(time::OffsetDateTime::parse(&date, format).ok()?.into())
-        });
-        let content_type = text(CONTENT_TYPE.as_str());
-        let digest = text(DIGEST_HEADER);
+        self.read(sent.map_err(|error| connection_problem(&error, self.config.request_timeout))?, limit_bytes)
+            .await
+    }
+
+    /// The whole of an answer, its body up to `limit_bytes`.
+    async fn read(&self, response: Response, limit_bytes: usize) -> Result<Raw, Problem> {
+        let mut raw = Raw::of_head(response);
+        let Some(mut response) = raw.rest.take() else { return Ok(raw) };
         let mut body = BytesMut::new();
+        let problem = |error: reqwest::Error| connection_problem(&error, self.config.request_timeout);
         while let Some(chunk) = response.chunk().await.map_err(problem)? {
             if body.len() + chunk.len() > limit_bytes {
                 return Err(Problem::TooLarge { limit_bytes });
             }
             body.extend_from_slice(&chunk);
         }
-        let reply = Reply { content_type, digest, body: body.freeze(), location: location.clone(), date };
-        Ok(Raw { status: response.status(), challenge, retry_after, location, reply })
+        raw.reply.body = body.freeze();
+        Ok(raw)
     }
 }
+
+impl Raw {
+    /// Status and headers; the body is left.
+    fn of_head(response: Response) -> Self {
+        let headers = response.headers();
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let challenges = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+        let challenge = challenge::parse(challenges);
+        let retry_after =
+            text(RETRY_AFTER.as_str()).and_then(|value| value.trim().parse().ok()).map(Duration::from_secs);
+        let location = text(LOCATION.as_str()).unwrap_or_default();
+        let date = text(DATE.as_str()).and_then(|date| {
+            let format = &time::format_description::well_known::Rfc2822;
+            Some(time::OffsetDateTime::parse(&date, format).ok()?.into())
+        });
+        let reply = Reply {
+            status: response.status().as_u16(),
+            content_type: text(CONTENT_TYPE.as_str()),
+            digest: text(DIGEST_HEADER),
+            body: Bytes::new(),
+            location: location.clone(),
+            lists_subject: headers.contains_key(SUBJECT_HEADER),
+            date,
+        };
+        Self { status: response.status(), challenge, retry_after, location, reply, rest: Some(response) }
+    }
+}
+
+/// Sends a call with a signature, or without one.
+type Send<'a> = dyn Fn(Option<Authorization>) -> BoxFuture<'a, Result<Raw, RegistryError>>
+    + std::marker::Send
+    + Sync
+    + 'a;
 
 /// Where signatures that serve a call are kept: a token that may do more, the token that is asked for where there is none, a
 /// password. What may write may read. `changes` counts the changes of the logins that signed.
 fn signature_keys(call: &Call, changes: u64) -> [String; 3] {
     let repository = format!("{changes} {}/{}", call.host, call.path);
-    let token = |access: Access| format!("{repository} {}", access.actions());
-    let more = if call.access() == Access::Pull { Access::Push } else { call.access() };
-    [token(more), token(call.access()), format!("{repository} basic")]
+    let also = call.also_pulls.as_deref().unwrap_or_default();
+    let token = |access: Access| format!("{repository} {} {also}", access.actions());
+    let more = if call.access == Access::Pull { Access::Push } else { call.access };
+    [token(more), token(call.access), format!("{repository} basic")]
 }
 
 fn shown_user(credential: &Credential) -> String {

@@ -62,6 +62,12 @@ pub enum Problem {
     Broken { cause: String },
     #[error("the manifest has more than {limit_bytes} bytes")]
     TooLarge { limit_bytes: usize },
+    #[error("the blob has more than {limit_bytes} bytes")]
+    BlobTooLarge { limit_bytes: u64 },
+    #[error("the storage at {host} that the registry points to refused ({status})")]
+    Storage { host: String, status: u16 },
+    #[error("its content cannot be used: {cause}")]
+    Source { cause: String },
     #[error("the registry answered with digest {found} where {expected} is right")]
     WrongDigest { expected: Digest, found: Digest },
     #[error("the registry's answer makes no sense: {what}")]
@@ -95,7 +101,9 @@ impl Problem {
             | Self::ConnectionRefused
             | Self::Unreachable { .. }
             | Self::Timeout { .. }
-            | Self::Broken { .. } => true,
+            | Self::Broken { .. }
+            // a link of the registry's is good for a while only
+            | Self::Storage { .. } => true,
             Self::TokenService { transient, .. } => *transient,
             _ => false,
         }
@@ -169,6 +177,11 @@ impl RegistryError {
                 format!("check the certificate of {host}: its name, its dates, and that this machine trusts who issued it")
             }
             Problem::TooLarge { .. } => "use fewer platforms or annotations".to_owned(),
+            Problem::BlobTooLarge { .. } => "use an image with a smaller config".to_owned(),
+            Problem::Storage { host, .. } => {
+                format!("check that this machine may reach {host}, then try again")
+            }
+            Problem::Source { .. } => "check the disk, and that nothing writes to the file meanwhile".to_owned(),
             Problem::WrongDigest { .. } | Problem::Nonsense { .. } => {
                 format!("check what stands between this server and the registry at {host} (a proxy?), and the registry's log")
             }

@@ -41,7 +41,7 @@ pub enum Question {
     Post { url: Url, form: String },
 }
 
-/// The question that gets a token for `scope`, or the realm when it may not be asked with credentials.
+/// The question that gets a token for `scope` (several are parted by spaces), or the realm when it may not be asked with credentials.
 pub fn question(
     registry_host: &str,
     realm: &str,
@@ -69,7 +69,9 @@ pub fn question(
             if let Some(service) = service {
                 url.query_pairs_mut().append_pair("service", service);
             }
-            url.query_pairs_mut().append_pair("scope", scope);
+            for scope in scope.split(' ') {
+                url.query_pairs_mut().append_pair("scope", scope);
+            }
             let basic = other.map(|credential| (credential.username.clone(), credential.secret.clone()));
             Ok(Question::Get { url, basic })
         }
@@ -246,7 +248,7 @@ mod tests {
             &rules,
         ) {
             Ok(Question::Get { url, basic }) => {
-                assert_eq!(url.as_str(), "https://r.example.com/token?service=svc&scope=a+b");
+                assert_eq!(url.as_str(), "https://r.example.com/token?service=svc&scope=a&scope=b");
                 assert_eq!(basic, Some(("ada".to_owned(), "s3cret".to_owned())));
             }
             _ => panic!("expected a GET"),

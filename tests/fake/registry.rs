@@ -1,4 +1,4 @@
-//! A registry that fails on demand: the manifests part of the distribution API over plain HTTP/1.1, written by hand so that it
+//! A registry that fails on demand: manifests and blobs of the distribution API over plain HTTP/1.1, written by hand so that it
 //! can break off, lie and stall. Also compiled into the unit tests of `tag`. It serves faults; what a registry does when all is
 //! well is for the live tests.
 #![allow(dead_code, reason = "each of its users takes what it needs")]
@@ -38,6 +38,12 @@ pub enum Fault {
     Garbage,
     /// A body of this many bytes.
     Huge(usize),
+    /// The connection ends when so many bytes of the request's body have come.
+    BreakOffAfter(usize),
+    /// The right answer, its body cut off in the middle.
+    HalfBody,
+    /// The right answer with another body of the same length.
+    OtherBody,
 }
 
 /// How requests are to be signed.
@@ -63,6 +69,17 @@ pub enum Removes {
     Nothing,
 }
 
+/// How blobs are handed out and taken.
+#[derive(Debug, Clone, Default)]
+pub struct BlobWays {
+    pub declines_mounts: bool,
+    /// Blobs are read at this host.
+    pub read_at: Option<String>,
+    /// Uploads go on at this host.
+    pub upload_at: Option<String>,
+    pub absolute_locations: bool,
+}
+
 #[derive(Default)]
 struct State {
     /// `path:reference` -> media type and bytes; digests and tags alike.
@@ -73,6 +90,14 @@ struct State {
     every: Vec<(&'static str, String, usize, usize, Fault)>,
     /// An index is refused while one of its manifests is not there, as a real registry does.
     demands_children: bool,
+    /// `path:digest` -> bytes.
+    blobs: HashMap<String, Vec<u8>>,
+    uploads: usize,
+    blob_ways: BlobWays,
+    /// `METHOD target` -> the authorization that came with it.
+    signatures: Vec<(String, String)>,
+    /// Manifests with a subject are said to be listed.
+    lists_referrers: bool,
     auth: Auth,
     removes: Removes,
     /// Tokens are good for so many requests.
@@ -176,6 +201,33 @@ impl FakeRegistry {
         tags
     }
 
+    pub fn blob_ways(&self, ways: BlobWays) {
+        self.state().blob_ways = ways;
+    }
+
+    pub fn list_referrers(&self) {
+        self.state().lists_referrers = true;
+    }
+
+    pub fn store_blob(&self, path: &str, bytes: &[u8]) -> String {
+        let digest = digest_of(bytes);
+        self.state().blobs.insert(format!("{path}:{digest}"), bytes.to_vec());
+        digest
+    }
+
+    pub fn blob(&self, path: &str, digest: &str) -> Option<Vec<u8>> {
+        self.state().blobs.get(&format!("{path}:{digest}")).cloned()
+    }
+
+    pub fn forget_blobs(&self, path: &str) {
+        self.state().blobs.retain(|key, _| !key.starts_with(&format!("{path}:")));
+    }
+
+    /// Requests that came with an authorization, and that.
+    pub fn signatures(&self) -> Vec<(String, String)> {
+        self.state().signatures.clone()
+    }
+
     pub fn demand(&self, auth: Auth) {
         self.state().auth = auth;
     }
@@ -249,7 +301,7 @@ impl Answer {
     }
 }
 
-async fn read(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<Request>> {
+async fn read_head(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<Request>> {
     let mut line = String::new();
     if reader.read_line(&mut line).await? == 0 {
         return Ok(None);
@@ -263,22 +315,34 @@ async fn read(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<Reque
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         headers.insert(name.to_lowercase(), value.trim().to_owned());
     }
-    let length = headers.get("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).await?;
-    Ok(Some(Request { method, target, headers, body }))
+    Ok(Some(Request { method, target, headers, body: Vec::new() }))
+}
+
+async fn read_body(reader: &mut BufReader<TcpStream>, request: &mut Request) -> std::io::Result<()> {
+    let length = request.headers.get("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
+    request.body = vec![0; length];
+    reader.read_exact(&mut request.body).await.map(drop)
 }
 
 async fn converse(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream);
-    while let Some(request) = read(&mut reader).await? {
+    while let Some(mut request) = read_head(&mut reader).await? {
         let fault = take_fault(&mut state.lock().unwrap(), &request);
+        if let Some(signature) = request.headers.get("authorization") {
+            let asked = format!("{} {}", request.method, request.target);
+            state.lock().unwrap().signatures.push((asked, signature.clone()));
+        }
+        if let Some(Fault::BreakOffAfter(bytes)) = fault {
+            reader.read_exact(&mut vec![0; bytes]).await?;
+            state.lock().unwrap().log.push(format!("{} {} broken off", request.method, request.target));
+            return Ok(());
+        }
+        read_body(&mut reader, &mut request).await?;
         let log = |status: &str| {
             state.lock().unwrap().log.push(format!("{} {} {status}", request.method, request.target));
         };
         let answer = match fault {
-            None => respond(&mut state.lock().unwrap(), &request),
             Some(Fault::Reset) => {
                 log("reset");
                 return Ok(());
@@ -288,33 +352,6 @@ async fn converse(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()
                 log("reset");
                 return Ok(());
             }
-            Some(Fault::Status(status, header, body)) => {
-                let headers = if header.is_empty() { Vec::new() } else { vec![header.to_owned()] };
-                Answer { status, headers, body: body.as_bytes().to_vec() }
-            }
-            Some(Fault::StatusAfterEffect(status)) => {
-                respond(&mut state.lock().unwrap(), &request);
-                Answer::new(status)
-            }
-            Some(Fault::Overwritten(bytes)) => {
-                let answer = respond(&mut state.lock().unwrap(), &request);
-                let foreign = Request { body: bytes.as_bytes().to_vec(), ..request.clone() };
-                respond(&mut state.lock().unwrap(), &foreign);
-                answer
-            }
-            Some(Fault::Forget) => {
-                let mut answer = Answer::new(201);
-                answer.headers.push(format!("Docker-Content-Digest: {}", digest_of(&request.body)));
-                answer
-            }
-            Some(Fault::DigestHeader(text)) => {
-                let mut answer = respond(&mut state.lock().unwrap(), &request);
-                answer.headers.retain(|line| !line.starts_with("Docker-Content-Digest"));
-                if !text.is_empty() {
-                    answer.headers.push(format!("Docker-Content-Digest: {text}"));
-                }
-                answer
-            }
             Some(Fault::Slow(pause)) => {
                 tokio::time::sleep(pause).await;
                 respond(&mut state.lock().unwrap(), &request)
@@ -323,7 +360,15 @@ async fn converse(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()
                 log("garbage");
                 return reader.write_all(b"SSH-2.0-nothing here\r\n\r\n").await;
             }
-            Some(Fault::Huge(bytes)) => Answer { body: vec![b' '; bytes], ..Answer::new(200) },
+            Some(Fault::HalfBody) => {
+                let answer = respond(&mut state.lock().unwrap(), &request);
+                log("half");
+                let head =
+                    format!("HTTP/1.1 {} X\r\nContent-Length: {}\r\n\r\n", answer.status, answer.body.len());
+                reader.write_all(head.as_bytes()).await?;
+                return reader.write_all(&answer.body[..answer.body.len() / 2]).await;
+            }
+            other => altered(other, &mut state.lock().unwrap(), &request),
         };
         log(&answer.status.to_string());
         let mut text = format!("HTTP/1.1 {} X\r\nContent-Length: {}\r\n", answer.status, answer.body.len());
@@ -337,6 +382,46 @@ async fn converse(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()
         }
     }
     Ok(())
+}
+
+/// The answer to a request, whole, as a fault would have it.
+fn altered(fault: Option<Fault>, state: &mut State, request: &Request) -> Answer {
+    match fault {
+        Some(Fault::Status(status, header, body)) => {
+            let headers = if header.is_empty() { Vec::new() } else { vec![header.to_owned()] };
+            Answer { status, headers, body: body.as_bytes().to_vec() }
+        }
+        Some(Fault::StatusAfterEffect(status)) => {
+            respond(state, request);
+            Answer::new(status)
+        }
+        Some(Fault::Overwritten(bytes)) => {
+            let answer = respond(state, request);
+            let foreign = Request { body: bytes.as_bytes().to_vec(), ..request.clone() };
+            respond(state, &foreign);
+            answer
+        }
+        Some(Fault::Forget) => {
+            let mut answer = Answer::new(201);
+            answer.headers.push(format!("Docker-Content-Digest: {}", digest_of(&request.body)));
+            answer
+        }
+        Some(Fault::DigestHeader(text)) => {
+            let mut answer = respond(state, request);
+            answer.headers.retain(|line| !line.starts_with("Docker-Content-Digest"));
+            if !text.is_empty() {
+                answer.headers.push(format!("Docker-Content-Digest: {text}"));
+            }
+            answer
+        }
+        Some(Fault::OtherBody) => {
+            let mut answer = respond(state, request);
+            answer.body.iter_mut().for_each(|byte| *byte ^= 1);
+            answer
+        }
+        Some(Fault::Huge(bytes)) => Answer { body: vec![b' '; bytes], ..Answer::new(200) },
+        None | Some(_) => respond(state, request),
+    }
 }
 
 fn take_fault(state: &mut State, request: &Request) -> Option<Fault> {
@@ -377,8 +462,11 @@ fn respond(state: &mut State, request: &Request) -> Answer {
         return token(state, request);
     }
     let writes = request.method == "PUT";
+    if request.target.starts_with("/storage/") {
+        return stored(state, request);
+    }
     let needs = match request.method.as_str() {
-        "PUT" => "push",
+        "PUT" | "POST" => "push",
         "DELETE" => "delete",
         _ => "",
     };
@@ -387,6 +475,9 @@ fn respond(state: &mut State, request: &Request) -> Answer {
     }
     if request.target == "/v2/" {
         return Answer::new(200);
+    }
+    if let Some((path, place)) = request.target.trim_start_matches("/v2/").split_once("/blobs/") {
+        return blobs(state, request, path, place);
     }
     let Some((path, reference)) = request.target.trim_start_matches("/v2/").split_once("/manifests/") else {
         return Answer::new(404);
@@ -409,6 +500,10 @@ fn respond(state: &mut State, request: &Request) -> Answer {
         state.manifests.insert(key, stored);
         let mut answer = Answer::new(201);
         answer.headers.push(format!("Docker-Content-Digest: {digest}"));
+        let said: serde_json::Value = serde_json::from_slice(&request.body).unwrap_or_default();
+        if let (true, Some(subject)) = (state.lists_referrers, said["subject"]["digest"].as_str()) {
+            answer.headers.push(format!("OCI-Subject: {subject}"));
+        }
         return answer;
     }
     match state.manifests.get(&key) {
@@ -424,6 +519,80 @@ fn respond(state: &mut State, request: &Request) -> Answer {
             ],
             body: bytes.clone(),
         },
+    }
+}
+
+/// What is named in a target's query.
+fn query(target: &str, name: &str) -> Option<String> {
+    let (_, query) = target.split_once('?')?;
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value.replace("%3A", ":"))
+}
+
+fn blobs(state: &mut State, request: &Request, path: &str, place: &str) -> Answer {
+    if let Some(upload) = place.strip_prefix("uploads/") {
+        return uploaded(state, request, path, upload);
+    }
+    let key = format!("{path}:{place}");
+    match (state.blobs.get(&key), &state.blob_ways.read_at) {
+        (None, _) => Answer::new(404),
+        (Some(_), Some(host)) => {
+            let mut answer = Answer::new(307);
+            answer.headers.push(format!("Location: http://{host}/storage/{key}"));
+            answer
+        }
+        (Some(bytes), None) => Answer { body: bytes.clone(), ..Answer::new(200) },
+    }
+}
+
+/// Begins or ends an upload, or mounts.
+fn uploaded(state: &mut State, request: &Request, path: &str, upload: &str) -> Answer {
+    if request.method == "POST" {
+        if let (Some(digest), Some(from), false) =
+            (query(upload, "mount"), query(upload, "from"), state.blob_ways.declines_mounts)
+            && let Some(bytes) = state.blobs.get(&format!("{from}:{digest}")).cloned()
+        {
+            state.blobs.insert(format!("{path}:{digest}"), bytes);
+            return Answer::new(201);
+        }
+        state.uploads += 1;
+        let serial = state.uploads;
+        let place = format!("/v2/{path}/blobs/uploads/{serial}?_state=a%2Bb");
+        let own = request.headers.get("host").cloned().unwrap_or_default();
+        let location = match &state.blob_ways {
+            BlobWays { upload_at: Some(host), .. } => format!("http://{host}/storage/{path}?_state=1"),
+            BlobWays { absolute_locations: true, .. } => format!("http://{own}{place}"),
+            _ => place,
+        };
+        let mut answer = Answer::new(202);
+        answer.headers.push(format!("Location: {location}"));
+        return answer;
+    }
+    keep_blob(state, request, path)
+}
+
+fn keep_blob(state: &mut State, request: &Request, path: &str) -> Answer {
+    let digest = query(&request.target, "digest").unwrap_or_default();
+    if digest != digest_of(&request.body) {
+        let body = br#"{"errors":[{"code":"DIGEST_INVALID","message":"digest invalid"}]}"#.to_vec();
+        return Answer { body, ..Answer::new(400) };
+    }
+    state.blobs.insert(format!("{path}:{digest}"), request.body.clone());
+    let mut answer = Answer::new(201);
+    answer.headers.push(format!("Docker-Content-Digest: {digest}"));
+    answer
+}
+
+/// A storage's side: nobody signs in here.
+fn stored(state: &mut State, request: &Request) -> Answer {
+    let key = request.target.trim_start_matches("/storage/").to_owned();
+    if request.method == "PUT" {
+        let path = key.split('?').next().unwrap_or_default().to_owned();
+        return keep_blob(state, request, &path);
+    }
+    match state.blobs.get(&key) {
+        Some(bytes) => Answer { body: bytes.clone(), ..Answer::new(200) },
+        None => Answer::new(404),
     }
 }
 

@@ -28,6 +28,7 @@ mod plan;
 mod pool;
 mod receive;
 mod registry;
+mod registry_blobs;
 mod spin;
 mod ssh;
 mod standing;
