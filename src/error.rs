@@ -89,6 +89,7 @@ mod buildkit;
 mod config;
 mod context;
 mod engine;
+mod fetch;
 mod jobs;
 mod kinds;
 mod ko;

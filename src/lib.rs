@@ -17,6 +17,7 @@ pub mod engine;
 pub mod error;
 pub mod event;
 pub mod failpoint;
+pub mod fetch;
 #[cfg(test)]
 mod fuzz;
 pub mod housekeeping;

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::keys;
 use crate::error::{Kind, Report};
+use crate::fetch::is_public;
 use crate::model::{UserKey, UserName};
 use crate::store::{Store, now_ms};
 
@@ -111,36 +112,6 @@ impl Reach {
 
 fn refused(address: IpAddr) -> String {
     format!("{address} is no public address")
-}
-
-/// Whether an address is one of the public internet, by IANA's registries of special-purpose addresses. Those that carry
-/// an IPv4 address inside (NAT64, 6to4, Teredo) are not: they lead wherever that one does.
-fn is_public(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(address) => {
-            let [a, b, c, _] = address.octets();
-            !(matches!(a, 0 | 10 | 127)
-                || a >= 224
-                || (a == 100 && (64..128).contains(&b))
-                || (a == 169 && b == 254)
-                || (a == 172 && (16..32).contains(&b))
-                || (a == 192 && b == 168)
-                || (a == 192 && b == 0 && matches!(c, 0 | 2))
-                || (a == 192 && b == 88 && c == 99)
-                || (a == 198 && matches!(b, 18 | 19))
-                || (a == 198 && b == 51 && c == 100)
-                || (a == 203 && b == 0 && c == 113))
-        }
-        IpAddr::V6(address) => {
-            let [a, b, ..] = address.segments();
-            // global unicast, without the protocol assignments, documentation and 6to4
-            a & 0xe000 == 0x2000
-                && !(a == 0x2001 && b < 0x0200)
-                && !(a == 0x2001 && b == 0x0db8)
-                && a != 0x2002
-                && !(a == 0x3fff && b < 0x1000)
-        }
-    }
 }
 
 /// Resolves names to what may be reached alone; what it answers is what is connected to.

@@ -24,7 +24,12 @@ impl Digest {
     /// The digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         use sha2::Digest as _;
-        Self(format!("sha256:{}", hex::encode(sha2::Sha256::digest(bytes))))
+        Self::of_hash(&sha2::Sha256::digest(bytes).into())
+    }
+
+    /// The digest whose SHA-256 has been computed piece by piece.
+    pub fn of_hash(hash: &[u8; 32]) -> Self {
+        Self(format!("sha256:{}", hex::encode(hash)))
     }
 }
 

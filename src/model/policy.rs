@@ -172,6 +172,18 @@ impl SourceRules {
         last.and_then(|rule| rule.refused.as_ref())
     }
 
+    /// Whether the operator has named the address of the web, so that it may also lie inside the network; where there are no
+    /// rules, whoever builds runs the builder.
+    pub fn vouches(&self, address: &str) -> bool {
+        self.rules.is_empty() || {
+            let last = self
+                .rules
+                .iter()
+                .rfind(|rule| rule.attribute.is_none() && rule.matcher.is_match(address.as_bytes()));
+            last.is_some_and(|rule| rule.refused.is_none())
+        }
+    }
+
     /// What of `actions` (`pull`, `push`) the app may do with a repository of a registry.
     pub fn actions(&self, host: &str, repository: &str, actions: &[&str]) -> Vec<&'static str> {
         let Ok(image) = format!("{host}/{repository}").parse::<ImageName>() else { return Vec::new() };

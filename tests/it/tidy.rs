@@ -17,6 +17,7 @@ fn table() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("owner", &[]),
         ("fuzz", &[]),
         ("registry", &["model", "metrics"]),
+        ("fetch", &["model", "registry"]),
         ("store", &["model", "event"]),
         ("engine", &["model"]),
         ("audit", &["model", "metrics", "event", "store"]),
@@ -27,7 +28,7 @@ fn table() -> BTreeMap<&'static str, &'static [&'static str]> {
         // stages with effects
         ("receive", &["model", "metrics", "event", "audit", "owner"]),
         ("solve", &["model", "event", "turns", "buildkit", "kinds", "registry", "owner"]),
-        ("assemble", &["model", "event", "registry", "failpoint"]),
+        ("assemble", &["model", "event", "registry", "failpoint", "kinds", "fetch"]),
         ("tag", &["model", "metrics", "event", "registry", "store", "failpoint", "owner"]),
         ("notify", &["model", "event"]),
         (
@@ -46,6 +47,7 @@ fn table() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "tag",
                 "store",
                 "registry",
+                "fetch",
                 "failpoint",
             ],
         ),
@@ -73,7 +75,7 @@ fn table() -> BTreeMap<&'static str, &'static [&'static str]> {
         // what doors share
         ("error", ALL),
         ("config", &["model", "buildkit"]),
-        ("admin", &["audit", "model", "event", "error", "store", "notify", "config", "plan"]),
+        ("admin", &["audit", "model", "event", "error", "store", "notify", "config", "plan", "fetch"]),
         ("console", &["audit", "model", "event", "error", "admin", "notify", "plan"]),
         // doors
         ("ssh", &["model", "metrics", "receive", "audit"]),
