@@ -25,6 +25,7 @@ pub mod plan;
 pub mod prune;
 pub mod serve;
 pub mod source;
+pub mod spin;
 mod telemetry;
 mod terminal;
 pub mod workers;
@@ -50,6 +51,8 @@ enum Command {
     Plan(plan::Args),
     /// Build with BuildKit, with the flags of `docker buildx build`.
     Build(Box<build::Args>),
+    /// Build a spin application and push its artifact, with the flags of `spin build` and `spin registry push`.
+    Spin(spin::Args),
     /// Look at and look after BuildKit daemons: cache, records of builds, workers, definitions.
     Buildkit(buildkit::Args),
     /// Print the effective configuration and where each value came from.
@@ -74,6 +77,7 @@ impl Cli {
             Command::Detect(args) => detect::run(args),
             Command::Plan(args) => plan::run(args),
             Command::Build(args) => build::run(*args),
+            Command::Spin(args) => spin::run(args),
             Command::Buildkit(args) => buildkit::run(args),
             Command::Config(args) => config::run(args),
             Command::Doctor(args) => doctor::run(args),

@@ -96,6 +96,7 @@ mod ko;
 mod ko_assembly;
 mod receive;
 mod registry;
+mod spin;
 mod ssh;
 mod store;
 mod tag;

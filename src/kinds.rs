@@ -18,6 +18,7 @@ use crate::model::{
 };
 
 pub use build_config::{BUILD_CONFIG, BuildConfig};
+use dockerfile::cache_namespace;
 pub use dockerfile::{default_frontends, dockerfile_attrs};
 pub use errors::{By, KindError};
 pub use wishes::{Said, Wishes, check_build_arg};

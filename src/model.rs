@@ -39,7 +39,7 @@ pub use push::{Push, PushOptions};
 pub use secret::{AppSecret, SecretName, SecretUse, SecretValue};
 pub use spin::{
     SpinApp, SpinBuild, SpinCommand, SpinComponent, SpinFetch, SpinMount, SpinPlan, SpinSource, SpinStep,
-    SpinTrigger, SpinVariable, SpinWanted,
+    SpinTerms, SpinTrigger, SpinVariable, SpinWanted,
 };
 pub use tree::{EntryKind, Tree, TreeEntry, TreeError};
 

@@ -12,6 +12,7 @@ mod earlier;
 mod failure;
 mod secrets;
 mod sources;
+mod spin;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -125,7 +126,8 @@ impl Pipeline {
         for image in &plan.images {
             published.push(match &image.work {
                 Work::Dockerfile(solves) => self.dockerfile(&making, image, solves).await?,
-                Work::Ko(_) | Work::Spin(_) => {
+                Work::Spin(plan) => self.spin(&making, image, plan).await?,
+                Work::Ko(_) => {
                     return Err(internal(format!("{} builds are not made here", plan.detected.kind)));
                 }
             });

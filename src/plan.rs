@@ -110,6 +110,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<BuildPlan, PlanError> {
     })?;
     let inline_imports = inline_imports(input, &tags);
     let mut notes = wishes.notes;
+    notes.extend(input.config.and_then(|config| config.unread(input.detected.kind)));
     notes.extend(draft.notes);
     notes.extend(tags.notes);
     let annotations = annotations(input);

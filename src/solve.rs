@@ -17,5 +17,5 @@ pub use crate::buildkit::session::filesync::DirSource;
 pub use assign::{Capacity, Group, Unserved, assign};
 pub use auth::RegistryAuth;
 pub use failure::{FailedSolve, shorten};
-pub use pool::{BuilderConfig, CHECK_EVERY, ContextDirs, FileSolve, Part, Pool};
+pub use pool::{BuilderConfig, CHECK_EVERY, ContextDirs, FileGraph, FileSolve, Part, Pool};
 pub use secrets::BuildSecrets;

@@ -1,18 +1,24 @@
 //! A spin artifact from an application and its contents: one OCI image manifest, never an index.
 //!
-//! Arithmetic only: equal applications and contents give equal bytes. A content is a digest and a size; the caller streams what is
+//! Arithmetic, but for `gather`, which reads files, and `publish`, which pushes them: equal applications and contents give equal bytes. A content is a digest and a size; the caller streams what is
 //! large. An index would fail in every runtime that takes such artifacts, so what is said about one (SBOM, signature) must refer
 //! to it and not stand beside it. The configuration's architecture is `wasm`, as containerd's shim asks for; `spin up` and the
 //! shim read no other field of it. Source: Spin 4.0's `spin registry push`.
 
 mod archive;
+mod gather;
 mod locked;
+mod publish;
+mod sources;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use archive::{ARCHIVE_END_BYTES, ArchiveEntry, archive_entries};
+pub use gather::{GatherError, Gathered, Places, gather};
+pub use publish::{PublishError, manifest, publish};
+pub use sources::{Sources, fetched};
 
 use crate::model::{Digest, SpinApp};
 
@@ -166,6 +172,55 @@ pub fn artifact(
         manifest,
         media_type: MANIFEST,
     })
+}
+
+/// The manifest of an earlier artifact with other annotations, and the blobs that it names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renewed {
+    pub manifest: Vec<u8>,
+    pub media_type: &'static str,
+    /// Of `manifest`.
+    pub digest: Digest,
+    pub blobs: Vec<Digest>,
+}
+
+/// What [`artifact`] would make of the same application and contents with these annotations.
+pub fn renewed(
+    manifest: &[u8],
+    app: &SpinApp,
+    annotations: &BTreeMap<String, String>,
+) -> Result<Renewed, SpinAssembleError> {
+    let read: ReadManifest = serde_json::from_slice(manifest)?;
+    let blobs = read.layers.iter().chain([&read.config]).map(|blob| blob.digest.clone()).collect();
+    let written = WrittenManifest {
+        schema_version: 2,
+        media_type: MANIFEST,
+        config: read.config.written(),
+        layers: read.layers.iter().map(ReadDescriptor::written).collect(),
+        annotations: all_annotations(app, annotations),
+    };
+    let manifest = serde_json::to_vec(&written)?;
+    Ok(Renewed { digest: Digest::of(&manifest), manifest, media_type: MANIFEST, blobs })
+}
+
+#[derive(Deserialize)]
+struct ReadManifest {
+    config: ReadDescriptor,
+    layers: Vec<ReadDescriptor>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ReadDescriptor {
+    media_type: String,
+    digest: Digest,
+    size: u64,
+}
+
+impl ReadDescriptor {
+    fn written(&self) -> Descriptor<'_> {
+        Descriptor { media_type: &self.media_type, digest: &self.digest, size: self.size }
+    }
 }
 
 /// The layers of contents in order, each once.

@@ -31,7 +31,7 @@ mod metadata;
 mod options;
 mod outputs;
 mod request;
-mod screen;
+pub(super) mod screen;
 mod several;
 mod stdin;
 mod vcs;
@@ -46,7 +46,7 @@ use request::Builds;
 use screen::Screen;
 
 /// What shells have for a command that Ctrl-C ended, and what buildx exits with.
-const CANCELLED: u8 = 130;
+pub(super) const CANCELLED: u8 = 130;
 
 /// How a build ended that did not succeed.
 enum Failed {
@@ -375,7 +375,7 @@ fn complain(text: &str) {
 }
 
 /// Ends with the first signal that asks to end.
-async fn interrupted() -> Result<(), Report> {
+pub(super) async fn interrupted() -> Result<(), Report> {
     let failed = |e: std::io::Error| Report::internal(format!("waiting for signals: {e}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;

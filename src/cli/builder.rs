@@ -75,6 +75,11 @@ pub fn found(config: &Config) -> Result<Vec<BuilderConfig>, Report> {
 }
 
 impl BuilderArgs {
+    /// The data directory that was named.
+    pub fn data_dir(&self) -> Option<&std::path::Path> {
+        self.data.as_deref()
+    }
+
     /// The builders that are meant; nothing is asked of them yet.
     pub fn builders(&self) -> Result<Vec<BuilderConfig>, Report> {
         let flags = Layer::default().flag("--builder", self.builder.clone());
@@ -92,6 +97,13 @@ impl BuilderArgs {
         let builders = self.builders()?;
         let among = builders.len() > 1;
         futures::future::try_join_all(builders.iter().map(|builder| connect(builder, among))).await
+    }
+
+    /// The first of them, connected: for what one builder does alone.
+    pub async fn connect_first(&self) -> Result<Chosen, Report> {
+        let builders = self.builders()?;
+        let first = builders.first().ok_or_else(|| Report::internal("no builder was found"))?;
+        connect(first, false).await
     }
 
     /// Asks one after the other. Where there are several, what goes wrong with one is printed, and the next is asked.

@@ -52,6 +52,8 @@ pub struct BuildConfig {
     pub(super) build_args: Vec<Said<String>>,
     pub(super) additional_tags: Vec<Said<String>>,
     pub(super) kind: Option<Said<KindName>>,
+    /// The line of `spin_config`, which `kinds::spin` reads.
+    pub(super) spin_config: Option<u64>,
     pub(super) notes: Vec<String>,
 }
 
@@ -99,11 +101,9 @@ impl BuildConfig {
     fn from_raw(raw: Raw, text: &str) -> Result<Self, KindError> {
         refuse_later(&raw, text)?;
         let mut notes = Vec::new();
-        for (key, present) in [
-            ("ko_config", raw.ko_config.is_some()),
-            ("spin_config", raw.spin_config.is_some()),
-            ("manual_images", raw.manual_images.is_some()),
-        ] {
+        for (key, present) in
+            [("ko_config", raw.ko_config.is_some()), ("manual_images", raw.manual_images.is_some())]
+        {
             if present {
                 let line = key_line(text, key).unwrap_or(1);
                 notes.push(format!(
@@ -120,8 +120,15 @@ impl BuildConfig {
             build_args: items("build_args", raw.build_args.unwrap_or_default())?,
             additional_tags: items("additional_tags", raw.additional_tags.unwrap_or_default())?,
             kind: raw.build_backend.map(|v| backend(said(text, "build_backend", v))).transpose()?,
+            spin_config: raw.spin_config.map(|_| key_line(text, "spin_config").unwrap_or(1)),
             notes,
         })
+    }
+
+    /// A note for a key that only another kind than `kind` would have read.
+    pub(crate) fn unread(&self, kind: KindName) -> Option<String> {
+        let line = self.spin_config.filter(|_| kind != KindName::Spin)?;
+        Some(format!("{BUILD_CONFIG}:{line}: spin_config has no effect: this is a {kind} build"))
     }
 }
 

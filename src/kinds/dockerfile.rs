@@ -15,6 +15,7 @@ mod recipe;
 use std::collections::BTreeMap;
 
 pub use attrs::dockerfile_attrs;
+pub(super) use mounts::cache_namespace;
 use recipe::RECIPE;
 pub use recipe::default_frontends;
 
@@ -77,7 +78,7 @@ impl Kind for Dockerfile {
         // a frontend of somebody else's may have another way to say so
         let uses_mounts = frontend.image.is_some() || mounts::may_use_cache_mounts(&source);
         let dry_try = input.options.dry_try;
-        let cache_namespace = mounts::cache_namespace(input.app_id, input.reference, dry_try);
+        let cache_namespace = cache_namespace(input.app_id, input.reference, dry_try);
         let build_args = build_args(input, wishes)?;
         let attest = attestations(input, &build_args)?;
         let solve = SolveSpec {

@@ -17,17 +17,18 @@ mod plan;
 mod recipe;
 mod wishes;
 
-use super::{Draft, Kind, KindError, PlanInput, Verdict, Wishes};
-use crate::model::{EntryKind, KindName, Tree};
+use super::{By, Draft, DraftImage, Kind, KindError, PlanInput, Verdict, Wishes};
+use crate::model::{EntryKind, KindName, SpinTerms, Tree, Work};
 
 pub use errors::{At, SpinError};
 pub use files::{MountedFile, mounted_files};
-pub use plan::{Place, empty_patterns, find, plan};
+pub use plan::{Place, empty_patterns, find, plan, plan_as_built};
 use recipe::RECIPE;
 pub use wishes::SpinConfig;
 
 pub(super) struct Spin;
 
+const IGNORE_LIMIT_BYTES: u64 = 1024 * 1024;
 /// So many directories at the root are looked into for the sake of a reason.
 const LIMIT_DIRS: usize = 64;
 
@@ -48,9 +49,69 @@ impl Kind for Spin {
         })
     }
 
-    fn plan(&self, input: &PlanInput<'_>, _wishes: &Wishes) -> Result<Draft, KindError> {
-        Err(KindError::NotYet { kind: self.name(), evidence: input.detected.evidence.clone() })
+    fn is_ready(&self) -> bool {
+        true
     }
+
+    fn plan(&self, input: &PlanInput<'_>, wishes: &Wishes) -> Result<Draft, KindError> {
+        let start = wishes.context_path.as_ref().map_or("", |said| said.value.as_str());
+        let Some(place) = find(input.tree, start)? else {
+            let problem = format!("there is no {} any more", RECIPE.manifest);
+            return Err(SpinError::app(problem, format!("add {}", self.needs())).into());
+        };
+        refuse_narrowing(input)?;
+        let config = SpinConfig::read(input.tree)?;
+        let (mut plan, mut notes) = plan(input.tree, &place, &config, input.sources)?;
+        notes.extend(without_effect(input, wishes));
+        plan.terms = SpinTerms {
+            tree: input.tree.entry(&place.root)?.and_then(|entry| entry.id),
+            cache_namespace: super::cache_namespace(input.app_id, input.reference, input.options.dry_try),
+            excluded: excluded(input.tree, &place.root)?,
+            no_cache: input.options.no_cache,
+            pull: input.options.rebuild,
+            policy: input.policy.clone(),
+        };
+        let image = DraftImage { name: input.image.clone(), work: Work::Spin(Box::new(plan)) };
+        Ok(Draft { images: vec![image], notes })
+    }
+}
+
+/// Lines of the `.dockerignore` beside the manifest: what no builder is sent.
+pub fn excluded(tree: &dyn Tree, root: &str) -> Result<Vec<String>, SpinError> {
+    let text = tree.read(&files::joined(root, ".dockerignore"), IGNORE_LIMIT_BYTES)?.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    Ok(lines.map(|line| line.trim_start_matches('/').to_owned()).collect())
+}
+
+/// An artifact is for every platform: nothing of it can be left out.
+fn refuse_narrowing(input: &PlanInput<'_>) -> Result<(), KindError> {
+    let options = input.options;
+    let said = match (options.platforms.is_empty(), options.build_args.is_empty()) {
+        (true, true) => return Ok(()),
+        (false, _) => "platform",
+        (true, false) => "build-arg",
+    };
+    let problem = format!("the push option {said} means nothing to a spin artifact");
+    Err(SpinError::app(problem, format!("leave -o {said}=… out")).into())
+}
+
+/// Settings of other kinds' builds, one line each.
+fn without_effect(input: &PlanInput<'_>, wishes: &Wishes) -> Vec<String> {
+    let settings = input.settings;
+    let said = |by: By| format!("which {by} name");
+    let platforms = wishes.platforms.first().map(|first| {
+        format!("platforms ({}) have no effect: a spin artifact is for all of them", said(first.by))
+    });
+    let of_images = [
+        ("build_args", !wishes.build_args.is_empty(), "spin's build commands take none"),
+        ("target", wishes.target.is_some(), "it is a Dockerfile's"),
+        ("labels", !settings.labels.is_empty(), "a spin artifact has none; annotations come from spin.toml"),
+        ("attest", settings.attest != Default::default(), "no provenance or SBOM is made of spin artifacts"),
+    ];
+    let others = of_images.into_iter().filter(|(_, set, _)| *set);
+    let others = others.map(|(key, _, why)| format!("{key} has no effect: {why}"));
+    platforms.into_iter().chain(others).collect()
 }
 
 /// Why a tree is of this kind; of a manifest that cannot be read no more than where it is.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::Digest;
+use super::{Digest, ImageName, Sha, SourcePolicy};
 
 /// What a build of an application has to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,52 @@ pub struct SpinPlan {
     pub fetches: Vec<SpinFetch>,
     /// What the built tree has to give.
     pub wanted: SpinWanted,
+    /// What decides a push's build besides the application.
+    #[serde(default, skip_serializing_if = "SpinTerms::is_default")]
+    pub terms: SpinTerms,
+}
+
+/// The terms of a push's build.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SpinTerms {
+    /// The id of the application's git tree; none for a directory that git does not keep.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tree: Option<Sha>,
+    /// Keeps cache directories, and the steps that ran over them, of different apps and refs apart.
+    pub cache_namespace: String,
+    /// What of the application's directory no builder is sent, as lines of `.dockerignore`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub excluded: Vec<String>,
+    /// Every step runs again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub no_cache: bool,
+    /// Toolchain images are looked up again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub pull: bool,
+    /// What the operator lets it take from outside: an artifact that was made under another policy does not serve again.
+    #[serde(skip_serializing_if = "SourcePolicy::is_default")]
+    pub policy: SourcePolicy,
+}
+
+impl SpinTerms {
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl SpinPlan {
+    /// What decides the artifact but for its annotations: equal keys may share all but the manifest. None where the tree has
+    /// no id. Where a step's cached results are found is left out: another ref's artifact of the same tree serves as well.
+    pub fn fingerprint(&self, image: &ImageName) -> Option<Digest> {
+        self.terms.tree.as_ref()?;
+        let mut key = self.clone();
+        key.terms.cache_namespace = String::new();
+        key.terms.no_cache = false;
+        key.terms.pull = false;
+        let json = serde_json::to_vec(&("spin", super::BuildPlan::VERSION, image, key)).ok()?;
+        Some(Digest::of(&json))
+    }
 }
 
 /// The build commands of one component.

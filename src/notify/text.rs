@@ -60,7 +60,10 @@ impl TextRenderer {
                 vec![self.heading(&format!("Build kind: {kind} ({evidence})"))]
             }
             BuildEvent::Planned { image, platforms, tags } => {
-                let mut lines = vec![self.heading(&format!("Building {image} for {}", list(platforms)))];
+                // what runs on every platform names none
+                let whom =
+                    if platforms.is_empty() { String::new() } else { format!(" for {}", list(platforms)) };
+                let mut lines = vec![self.heading(&format!("Building {image}{whom}"))];
                 if !tags.is_empty() {
                     lines.push(self.dim(&format!("       tags when it is built: {}", list(tags))));
                 }
@@ -98,10 +101,14 @@ impl TextRenderer {
                 let url = url.as_ref().map(|u| format!(" ({u})")).unwrap_or_default();
                 vec![self.paint(Style::Warn, &format!("warning: {place}{message}{url}"))]
             }
-            BuildEvent::Assembled { image, digest, platforms } => vec![
-                self.heading(&format!("Pushed the index of {} to {image}", list(platforms))),
-                format!("       {digest}"),
-            ],
+            BuildEvent::Assembled { image, digest, platforms } => {
+                let what = match platforms.is_empty() {
+                    true => "artifact".to_owned(),
+                    false => format!("index of {}", list(platforms)),
+                };
+                let heading = self.heading(&format!("Pushed the {what} to {image}"));
+                vec![heading, format!("       {digest}")]
+            }
             BuildEvent::Tagged { image, tag, .. } => vec![format!("       tagged {image}:{tag}")],
             BuildEvent::Succeeded { duration_ms } => {
                 vec![self.paint(Style::Good, &format!("-----> Done in {}", seconds(*duration_ms)))]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Pipeline, RefBuild, blocking, from_report};
+use super::{Making, Pipeline, RefBuild, blocking, from_report};
 use crate::error::Report;
 use crate::event::Failure;
 use crate::model::{ImageName, Sha, SolveSpec, SourceRules};
@@ -59,6 +59,45 @@ impl Pipeline {
         let dirs = ContextDirs {
             shared_key: shared_key(&job.push.app.id, job.update.name.as_str(), &spec.context_path),
             dirs,
+            auth: Some(Arc::new(auth)),
+            rules: rules.clone(),
+            secrets: secrets.clone(),
+            log_tail_lines: self.settings.log_tail_lines,
+        };
+        Ok(Opened { dirs, ledger, key })
+    }
+
+    /// Opens one directory of the commit, for a graph that calls it `name`.
+    pub(super) async fn open_directory(
+        &self,
+        making: &Making<'_>,
+        image: &ImageName,
+        path: &str,
+        name: &str,
+    ) -> Result<Opened, Failure> {
+        let Making { job, plan, rules, secrets, .. } = *making;
+        let key = format!("{}/{}", job.push.app.id, job.update.name);
+        let stored = self.store.ledger(&key).await.map_err(|e| from_report(Report::from(e)))?;
+        let (repository, commit, wanted) = (job.repository.clone(), plan.commit.clone(), path.to_owned());
+        let git = self.settings.git.clone();
+        let now_s = now_ms().div_euclid(1000);
+        let (context, ledger) = blocking(move || {
+            let mut ledger = Ledger::load(stored.as_deref());
+            let context = GitContext::open(&repository, &commit, &wanted, &mut ledger, now_s)
+                .map_err(|e| from_report(Report::from(e)))?;
+            Ok((context.streaming_with(git), ledger))
+        })
+        .await?;
+        let auth = RegistryAuth::new(
+            self.registry.clone(),
+            self.settings.plain_http.clone(),
+            Some(job.push.app.id.clone()),
+            image.clone(),
+            rules.clone(),
+        );
+        let dirs = ContextDirs {
+            shared_key: shared_key(&job.push.app.id, job.update.name.as_str(), path),
+            dirs: BTreeMap::from([(name.to_owned(), Arc::new(context) as Arc<dyn DirSource>)]),
             auth: Some(Arc::new(auth)),
             rules: rules.clone(),
             secrets: secrets.clone(),

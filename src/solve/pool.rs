@@ -8,10 +8,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::buildkit::gateway::{Gateway, GatewayError, GatewayResult};
 use crate::buildkit::llb::{Definition, LlbError};
 use crate::buildkit::session::filesync::DirSource;
 use crate::buildkit::{AuthProvider, Client, Endpoint, Error};
@@ -85,10 +86,22 @@ pub struct Part {
     pub platforms: Vec<Platform>,
 }
 
+/// A build that is steered from here in a frontend's place.
+pub type Steer<'a> =
+    dyn Fn(Gateway) -> BoxFuture<'static, Result<GatewayResult, GatewayError>> + Send + Sync + 'a;
+
+/// What gives the files.
+#[derive(Clone, Copy)]
+pub enum FileGraph<'a> {
+    /// A graph that is known, for a builder whose own platform is this one.
+    Known(&'a (dyn Fn(&Platform) -> Result<Definition, LlbError> + Send + Sync)),
+    /// A graph for which the builder is asked something first.
+    Steered(&'a Steer<'a>),
+}
+
 /// A graph of ours, whose result comes back as files.
 pub struct FileSolve<'a> {
-    /// The graph for a builder whose own platform is this one.
-    pub graph: &'a (dyn Fn(&Platform) -> Result<Definition, LlbError> + Send + Sync),
+    pub graph: FileGraph<'a>,
     /// An empty directory.
     pub out: &'a Path,
     /// More bytes of files are refused.

@@ -7,9 +7,12 @@
 
 use std::collections::BTreeMap;
 
+use crate::buildkit::gateway::{Gateway, GatewayError, GatewayResult, GatewaySolve, ResolveOptions};
 use crate::buildkit::llb::{
-    CacheSharing, Constraints, Copy, Definition, FileActions, ImageConfig, LlbError, Local, Mount, Run, State,
+    CacheSharing, Constraints, Copy, Definition, FileActions, Image, ImageConfig, LlbError, Local, Mount,
+    ResolveMode, Run, State,
 };
+use crate::buildkit::solve;
 use crate::model::{SpinPlan, SpinStep};
 
 /// The name of the session's directory.
@@ -26,6 +29,16 @@ pub struct SpinSolve<'a> {
     pub cache_namespace: &'a str,
     /// The configurations of the steps' images, by name.
     pub images: &'a BTreeMap<String, ImageConfig>,
+    /// What of the directory is not sent, as patterns of `.dockerignore`.
+    pub excluded: &'a [String],
+}
+
+/// What a build that is steered from here gives besides the plan.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Steering {
+    pub shared_key: String,
+    pub cache_namespace: String,
+    pub excluded: Vec<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +49,45 @@ pub enum SpinSolveError {
     Llb(#[from] LlbError),
 }
 
+/// Steers a build of `plan` in a frontend's place: looks the toolchain images up, pins them to what they are now, and solves.
+pub async fn steer(
+    gateway: Gateway,
+    mut plan: SpinPlan,
+    steering: Steering,
+) -> Result<GatewayResult, GatewayError> {
+    let mode = if plan.terms.pull { solve::ResolveMode::Pull } else { solve::ResolveMode::Default };
+    let mut images = BTreeMap::new();
+    let mut pinned: BTreeMap<String, String> = BTreeMap::new();
+    for step in &mut plan.steps {
+        let name = match pinned.get(&step.image) {
+            Some(name) => name.clone(),
+            None => {
+                let options = ResolveOptions { mode, ..ResolveOptions::default() };
+                let found = gateway.image_config(&step.image, &options).await?;
+                let config = ImageConfig::parse(&found.config)
+                    .map_err(|error| GatewayError::Failed(format!("the image {}: {error}", step.image)))?;
+                let name = match step.image.contains('@') || found.digest.is_empty() {
+                    true => step.image.clone(),
+                    false => format!("{}@{}", step.image, found.digest),
+                };
+                images.insert(name.clone(), config);
+                pinned.insert(step.image.clone(), name.clone());
+                name
+            }
+        };
+        step.image = name;
+    }
+    let solve = SpinSolve {
+        shared_key: &steering.shared_key,
+        cache_namespace: &steering.cache_namespace,
+        images: &images,
+        excluded: &steering.excluded,
+    };
+    let made = definition(&plan, &solve, &Constraints::new());
+    let made = made.map_err(|error| GatewayError::Failed(error.to_string()))?;
+    gateway.solve(GatewaySolve { definition: Some(made.to_pb()), ..GatewaySolve::default() }).await
+}
+
 /// The graph whose result is exported.
 pub fn definition(
     plan: &SpinPlan,
@@ -44,6 +96,7 @@ pub fn definition(
 ) -> Result<Definition, SpinSolveError> {
     let source = Local::new(CONTEXT)
         .shared_key_hint(solve.shared_key)
+        .exclude_patterns(solve.excluded.iter().cloned())
         // without it the daemon would take every solve's tree for another one
         .constraints(Constraints::new().custom_name("load the application").local_unique_id(solve.shared_key))
         .state();
@@ -51,7 +104,7 @@ pub fn definition(
     let mut tree =
         State::scratch().file(FileActions::new().copy(whole), Constraints::new().custom_name("application"));
     for step in &plan.steps {
-        tree = built(step, &tree, solve)?;
+        tree = built(plan, step, &tree, solve)?;
     }
     let patterns = wanted(plan);
     let taken = Copy::new(&tree, "/", "/").contents_only().include_patterns(patterns);
@@ -61,10 +114,16 @@ pub fn definition(
 }
 
 /// The tree after one component's commands.
-fn built(step: &SpinStep, tree: &State, solve: &SpinSolve<'_>) -> Result<State, SpinSolveError> {
+fn built(
+    plan: &SpinPlan,
+    step: &SpinStep,
+    tree: &State,
+    solve: &SpinSolve<'_>,
+) -> Result<State, SpinSolveError> {
     let no_config = || SpinSolveError::NoConfig { image: step.image.clone() };
     let config = solve.images.get(&step.image).ok_or_else(no_config)?;
-    let mut root = State::image(&step.image).with_image_config(config);
+    let mode = if plan.terms.pull { ResolveMode::ForcePull } else { ResolveMode::Default };
+    let mut root = Image::new(&step.image).resolve_mode(mode).state().with_image_config(config);
     if !config.user.is_empty() {
         root = root.user(&config.user);
     }
@@ -73,10 +132,16 @@ fn built(step: &SpinStep, tree: &State, solve: &SpinSolve<'_>) -> Result<State, 
     root = root.dir(workdir);
     let mut tree = tree.clone();
     for command in step.prepare.iter().chain(&step.commands) {
-        let name = format!("[{}] {command}", step.component);
+        let mut constraints = Constraints::new().custom_name(format!("[{}] {command}", step.component));
+        if plan.terms.no_cache {
+            constraints = constraints.ignore_cache();
+        }
+        // BuildKit leaves the caches' names out of a step's key; a host name stands in it and in nothing that is built
+        let host = format!("{}.cache.invalid", solve.cache_namespace);
         let run = Run::args(["/bin/sh", "-c", command])
             .mount(Mount::bind(APP_DIR, &tree))
-            .constraints(Constraints::new().custom_name(name));
+            .extra_host(host, std::net::Ipv4Addr::LOCALHOST.into())
+            .constraints(constraints);
         let run = step.caches.iter().fold(run, |run, dir| {
             let id = format!("{}{dir}", solve.cache_namespace);
             run.mount(Mount::cache(dir, id, CacheSharing::Shared))
@@ -120,7 +185,7 @@ fn literal(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{SpinApp, SpinWanted};
+    use crate::model::{SpinApp, SpinTerms, SpinWanted};
 
     fn step(component: &str, image: &str, workdir: &str) -> SpinStep {
         SpinStep {
@@ -146,6 +211,7 @@ mod tests {
                 files: vec!["one/target/one.wasm".to_owned(), "two+[x].wasm".to_owned()],
                 places: vec!["static".to_owned()],
             },
+            terms: SpinTerms::default(),
         }
     }
 
@@ -160,7 +226,7 @@ mod tests {
             ("docker.io/library/rust:1".to_owned(), config("")),
             ("r.example.com/tools:2".to_owned(), config("builder")),
         ]);
-        let solve = SpinSolve { shared_key: "key", cache_namespace: "app1", images: &images };
+        let solve = SpinSolve { shared_key: "key", cache_namespace: "app1", images: &images, excluded: &[] };
         let platform = crate::buildkit::llb::Platform {
             os: "linux".to_owned(),
             architecture: "amd64".to_owned(),

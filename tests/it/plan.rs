@@ -422,7 +422,7 @@ fn settings_are_checked_before_a_push_meets_them() {
 fn cache_namespaces_are_stable_opaque_and_the_app_s_own() {
     let tree = tree(&["Dockerfile"]);
     let namespace = |app_id: &str| {
-        let mut spec = case().plan_as(&tree, app_id).unwrap();
+        let spec = case().plan_as(&tree, app_id).unwrap();
         spec.images[0].work.solves()[0].clone().cache_namespace
     };
     // changing it would empty every app's cache mounts

@@ -46,6 +46,7 @@ mod secrets;
 mod services;
 mod sessions;
 mod spin;
+mod spin_push;
 mod standing;
 mod stopping;
 mod support;

@@ -62,8 +62,12 @@ command = "test ! -e /left-in-the-image && mkdir -p made/deep && cp word made/de
 async fn built(plan: &SpinPlan, context: &Path, out: &Path) {
     let config = ImageConfig { env: vec!["PATH=/bin:/usr/bin".to_owned()], ..ImageConfig::default() };
     let images = BTreeMap::from([("docker.io/library/busybox:latest".to_owned(), config)]);
-    let solve =
-        SpinSolve { shared_key: &format!("live:{}", unique()), cache_namespace: "live", images: &images };
+    let solve = SpinSolve {
+        shared_key: &format!("live:{}", unique()),
+        cache_namespace: "live",
+        images: &images,
+        excluded: &[],
+    };
     let amd64 = Platform { os: "linux".to_owned(), architecture: "amd64".to_owned(), ..Platform::default() };
     let definition = definition(plan, &solve, &Constraints::new().platform(amd64)).unwrap();
     let session = Session::builder(solve.shared_key).local_dir(CONTEXT, context).export(0, Export::dir(out));

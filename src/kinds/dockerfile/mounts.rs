@@ -8,7 +8,7 @@
 use crate::model::{Digest, RefName};
 
 /// Where cache mounts live.
-pub(super) fn cache_namespace(app_id: &str, reference: Option<&RefName>, dry_try: bool) -> String {
+pub(in crate::kinds) fn cache_namespace(app_id: &str, reference: Option<&RefName>, dry_try: bool) -> String {
     // what a try runs may be narrower and is nobody's release: it has mounts of its own, also one of the main branch
     let which = if dry_try { "try of" } else { "ref" };
     let reference = reference.map_or("(directory)", RefName::as_str);

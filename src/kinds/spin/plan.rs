@@ -15,7 +15,7 @@ use crate::model::closest::closest;
 use crate::model::tree::clean_path;
 use crate::model::{
     EntryKind, SourceRules, SpinApp, SpinComponent, SpinFetch, SpinMount, SpinPlan, SpinSource, SpinStep,
-    SpinWanted, Tree,
+    SpinTerms, SpinWanted, Tree,
 };
 
 /// Where a manifest stands.
@@ -60,6 +60,26 @@ pub fn plan(
     config: &SpinConfig,
     rules: &SourceRules,
 ) -> Result<(SpinPlan, Vec<String>), SpinError> {
+    planned(tree, place, config, rules, true)
+}
+
+/// The same of a tree whose components have been built already: there are no steps, and what is not there is missing.
+pub fn plan_as_built(
+    tree: &dyn Tree,
+    place: &Place,
+    config: &SpinConfig,
+    rules: &SourceRules,
+) -> Result<(SpinPlan, Vec<String>), SpinError> {
+    planned(tree, place, config, rules, false)
+}
+
+fn planned(
+    tree: &dyn Tree,
+    place: &Place,
+    config: &SpinConfig,
+    rules: &SourceRules,
+    builds: bool,
+) -> Result<(SpinPlan, Vec<String>), SpinError> {
     let manifest = read(tree, place)?;
     let mut notes = Vec::new();
     if manifest.version == 1 {
@@ -68,12 +88,18 @@ pub fn plan(
     if manifest.has_targets {
         notes.push(format!("{}: targets are not checked", place.manifest));
     }
-    let planned =
-        Planning { tree, place, config, rules, normal: normal(&place.manifest, manifest, config.profile())? };
+    let planned = Planning {
+        tree,
+        place,
+        config,
+        rules,
+        builds,
+        normal: normal(&place.manifest, manifest, config.profile())?,
+    };
     let order = build_order(&place.manifest, &planned.normal)?;
     refuse_composition(&place.manifest, &planned.normal)?;
     planned.check_config()?;
-    let steps = planned.steps(&order)?;
+    let steps = if builds { planned.steps(&order)? } else { Vec::new() };
     let fetches = planned.sources(!steps.is_empty())?;
     if steps.is_empty() {
         // all files are in the tree: what is wrong with them is known now
@@ -86,7 +112,8 @@ pub fn plan(
         }
     }
     let app = planned.normal.app;
-    Ok((SpinPlan { root: place.root.clone(), wanted: wanted(&app), app, steps, fetches }, notes))
+    let (root, terms) = (place.root.clone(), SpinTerms::default());
+    Ok((SpinPlan { root, wanted: wanted(&app), app, steps, fetches, terms }, notes))
 }
 
 /// Patterns that take no file: seldom meant.
@@ -145,6 +172,8 @@ struct Planning<'a> {
     place: &'a Place,
     config: &'a SpinConfig,
     rules: &'a SourceRules,
+    /// Whether what the manifest says to build is built.
+    builds: bool,
     normal: Normal,
 }
 
@@ -242,9 +271,13 @@ impl Planning<'_> {
                 let listed = self.tree.list(&joined(&self.place.root, dir))?;
                 let hint = match closest(name, listed.iter().map(|entry| entry.name.as_str())) {
                     Some(near) => format!("did you mean {}?", joined(dir, near)),
+                    None if !self.builds && component.build.is_some() => {
+                        "build it first: --build does".to_owned()
+                    }
                     None => "commit it, or say with [component.ID.build] what builds it".to_owned(),
                 };
-                (format!("component {id}: {path} is not in the tree, and no component has a build"), hint)
+                let why = if self.builds { ", and no component has a build" } else { "" };
+                (format!("component {id}: {path} is not in the tree{why}"), hint)
             }
         };
         Err(SpinError::at(&self.place.manifest, at, problem, hint))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::failure::{FailedSolve, missing_secret, refused_source, shown_source};
 use super::super::progress::Translator;
-use super::{ContextDirs, FileSolve};
+use super::{ContextDirs, FileGraph, FileSolve};
 use crate::buildkit::session::filesend::Export;
 use crate::buildkit::session::filesync::{Concern, Missing, TransferStats};
 use crate::buildkit::{CacheEntry, Exporter, Session, SolveError, SolveErrorKind, SolveRequest, SourceRule};
@@ -57,11 +57,17 @@ pub(super) fn files_request(
         Failure::new(format!("server error: {cause}"), cause).with_remedy("tell the operator")
     };
     let platform = sole(platforms).ok_or_else(|| failed("a graph is for one builder".to_owned()))?;
-    let graph = (files.graph)(&platform).map_err(|error| failed(format!("the build's graph: {error}")))?;
+    let definition = match files.graph {
+        FileGraph::Known(graph) => {
+            let graph = graph(&platform).map_err(|error| failed(format!("the build's graph: {error}")))?;
+            Some(graph.to_pb())
+        }
+        FileGraph::Steered(_) => None,
+    };
     let mut session = session(context, transfers);
     session.exports.insert(0, Export::bounded_dir(files.out, files.limit_bytes));
     Ok(SolveRequest {
-        definition: Some(graph.to_pb()),
+        definition,
         exporters: vec![Exporter { kind: "local".to_owned(), attrs: BTreeMap::new() }],
         internal: true,
         source_rules: source_rules(&context.rules),

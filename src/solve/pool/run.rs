@@ -13,7 +13,7 @@ use super::super::progress::Translator;
 use super::request::{explain, files_request, lacking, request, sole};
 use super::room::{Full, full, step_is_full};
 use super::roster::{Id, Turn, Want};
-use super::{BuilderConfig, CONNECT_TIMEOUT, ContextDirs, FileSolve, Pool};
+use super::{BuilderConfig, CONNECT_TIMEOUT, ContextDirs, FileGraph, FileSolve, Pool};
 use crate::buildkit::session::filesync::TransferStats;
 use crate::buildkit::{Client, SolveErrorKind};
 use crate::event::{BuildEvent, EventSink, Failure, plain_line};
@@ -211,10 +211,16 @@ impl Run<'_> {
             Goal::Images { spec, image, insecure } => {
                 request(spec, &platforms, image, insecure, self.context, &transfers)
             }
-            Goal::Files(files) => files_request(files, &platforms, self.context, &transfers)
-                .map_err(|failure| Fault::Machinery(failure))?,
+            Goal::Files(files) => {
+                files_request(files, &platforms, self.context, &transfers).map_err(Fault::Machinery)?
+            }
         };
-        let result = client.solve(request, |event| translator.take(event)).await;
+        let result = match self.goal {
+            Goal::Files(FileSolve { graph: FileGraph::Steered(steer), .. }) => {
+                client.build(request, steer, |event| translator.take(event)).await
+            }
+            _ => client.solve(request, |event| translator.take(event)).await,
+        };
         if let Some(failure) = lacking(&transfers.concerns()) {
             // also where the solve failed: what was not there is the likelier cause
             return Err(Fault::Build(failure));

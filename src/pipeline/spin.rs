@@ -1,0 +1,233 @@
+//! A spin application's artifact: BuildKit runs the components' commands, components that are elsewhere are fetched, and one
+//! manifest over their bytes is made and pushed here.
+//!
+//! An unchanged tree is not built again: what the manifest names stands in the registry, and only annotations differ. Must not
+//! make an index: no runtime takes one.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Making, Pipeline, blocking, from_report, internal};
+use crate::assemble::spin::{
+    Artifact, Gathered, Places, Renewed, Sources, artifact, fetched, gather, manifest, publish, renewed,
+};
+use crate::error::Report;
+use crate::event::{BuildEvent, Failure, plain_line};
+use crate::failpoint::Point;
+use crate::fetch::{FetchConfig, Fetcher};
+use crate::metrics::{self, Stage};
+use crate::model::{Digest, ImagePlan, Publication, Sha, SpinPlan};
+use crate::receive::tree::DirTree;
+use crate::solve::spin::{CONTEXT, Steering, steer};
+use crate::solve::{FileGraph, FileSolve};
+use crate::store::Published;
+
+/// What comes back of a build at most: more than an artifact may hold, as mounts may leave files out.
+const EXPORT_LIMIT_BYTES: u64 = 8 * 1024 * 1024 * 1024;
+
+/// What is kept of an artifact for later builds of the same tree.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    /// The manifest, as text.
+    manifest: String,
+}
+
+impl Pipeline {
+    pub(super) async fn spin(
+        &self,
+        making: &Making<'_>,
+        image: &ImagePlan,
+        plan: &SpinPlan,
+    ) -> Result<Publication, Failure> {
+        let fingerprint = plan.fingerprint(&image.name);
+        if let Some((commit, made)) = self.earlier_artifact(making, image, plan, fingerprint.as_ref()).await {
+            making.events.emit(BuildEvent::Reused { children: 1, commit });
+            let Renewed { media_type, digest, manifest: bytes, .. } = made;
+            match manifest(&self.registry, &image.name, media_type, &digest, &bytes).await {
+                Ok(()) => return Ok(published(making, image, media_type, digest, bytes)),
+                Err(error) => {
+                    tracing::warn!(%error, "an earlier artifact does not serve again");
+                    let text = "the registry no longer has all of it: building after all".to_owned();
+                    making.events.emit(BuildEvent::Note { text });
+                }
+            }
+        }
+        // kept until everything is pushed
+        let scratch = tempfile::tempdir().map_err(|e| internal(format!("making a directory: {e}")))?;
+        let work = async {
+            let (built, files) = tokio::try_join!(
+                self.built(making, image, plan, scratch.path()),
+                self.fetched(making, plan, scratch.path())
+            )?;
+            self.pass(Point::AfterSolve).await?;
+            self.assembled(making, image, plan, built, files, scratch.path()).await
+        };
+        let made = tokio::select! {
+            biased;
+            () = making.job.stop.cancelled() => Err(internal("the build was stopped")),
+            made = work => made,
+        }?;
+        self.keep(making, image, fingerprint.as_ref(), &made).await;
+        let Artifact { media_type, digest, manifest, .. } = made;
+        Ok(published(making, image, media_type, digest, manifest))
+    }
+
+    /// An artifact of the same contents with this push's annotations, where the registry still has the contents.
+    async fn earlier_artifact(
+        &self,
+        making: &Making<'_>,
+        image: &ImagePlan,
+        plan: &SpinPlan,
+        fingerprint: Option<&Digest>,
+    ) -> Option<(Sha, Renewed)> {
+        let options = &making.job.push.options;
+        if options.no_cache || options.rebuild {
+            return None;
+        }
+        let earlier = match self.store.published(fingerprint?).await {
+            Ok(earlier) => earlier?,
+            Err(error) => {
+                tracing::warn!(%error, "earlier builds cannot be looked up: building");
+                return None;
+            }
+        };
+        let kept: Kept = serde_json::from_str(&earlier.children_json).ok()?;
+        let made = renewed(kept.manifest.as_bytes(), &plan.app, &annotations(image)).ok()?;
+        let stand = made
+            .blobs
+            .iter()
+            .map(async |digest| matches!(self.registry.has_blob(&image.name, digest).await, Ok(true)));
+        let all_stand = futures::future::join_all(stand).await.into_iter().all(|stands| stands);
+        all_stand.then_some((earlier.commit, made))
+    }
+
+    async fn keep(
+        &self,
+        making: &Making<'_>,
+        image: &ImagePlan,
+        fingerprint: Option<&Digest>,
+        made: &Artifact,
+    ) {
+        let Some(fingerprint) = fingerprint else { return };
+        let kept = Kept { manifest: String::from_utf8_lossy(&made.manifest).into_owned() };
+        let Ok(children_json) = serde_json::to_string(&kept) else { return };
+        let commit = making.plan.commit.clone();
+        let published = Published { image: image.name.clone(), commit, children_json };
+        if let Err(error) = self.store.put_published(fingerprint, &published).await {
+            tracing::warn!(%error, "this build's artifact is not remembered");
+        }
+    }
+
+    /// The directory in which the application stands with what its commands made.
+    async fn built(
+        &self,
+        making: &Making<'_>,
+        image: &ImagePlan,
+        plan: &SpinPlan,
+        scratch: &Path,
+    ) -> Result<PathBuf, Failure> {
+        let _timing = metrics::time(Stage::Solve);
+        let Making { job, events, .. } = *making;
+        let opened = self.open_directory(making, &image.name, &plan.root, CONTEXT).await?;
+        self.pass(Point::AfterContext).await?;
+        let steering = Steering {
+            shared_key: opened.dirs.shared_key.clone(),
+            cache_namespace: plan.terms.cache_namespace.clone(),
+            excluded: plan.terms.excluded.clone(),
+        };
+        // the context is the application's directory itself
+        let graph_plan = SpinPlan { root: String::new(), ..plan.clone() };
+        let steered = move |gateway| -> futures::future::BoxFuture<'static, _> {
+            Box::pin(steer(gateway, graph_plan.clone(), steering.clone()))
+        };
+        let out = scratch.join("built");
+        let graph = FileGraph::Steered(&steered);
+        let files = FileSolve { graph, out: &out, limit_bytes: EXPORT_LIMIT_BYTES };
+        let app = job.push.app.name.as_str();
+        let solved = self.builders.files(app, &files, &opened.dirs, events).await;
+        self.keep_ledger(opened.ledger, &opened.key).await;
+        solved.map(|()| out)
+    }
+
+    async fn fetched(
+        &self,
+        making: &Making<'_>,
+        plan: &SpinPlan,
+        scratch: &Path,
+    ) -> Result<BTreeMap<String, PathBuf>, Failure> {
+        if plan.fetches.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let config = FetchConfig { plain_http: self.settings.plain_http.clone(), ..FetchConfig::default() };
+        let fetcher = Fetcher::new(config).map_err(|e| from_report(Report::from(e)))?;
+        let sources = Sources {
+            fetcher: &fetcher,
+            registry: &self.registry,
+            rules: making.rules,
+            into: scratch,
+            cache: None,
+        };
+        fetched(&plan.fetches, sources).await.map_err(|e| from_report(Report::from(e)))
+    }
+
+    async fn assembled(
+        &self,
+        making: &Making<'_>,
+        image: &ImagePlan,
+        plan: &SpinPlan,
+        built: PathBuf,
+        files: BTreeMap<String, PathBuf>,
+        scratch: &Path,
+    ) -> Result<Artifact, Failure> {
+        let _timing = metrics::time(Stage::Assemble);
+        let (app, annotations, scratch) = (plan.app.clone(), annotations(image), scratch.to_owned());
+        let (made, gathered) = blocking(move || {
+            let tree = DirTree::new(&built);
+            let places = Places { dir: &built, tree: &tree, fetched: &files, scratch: &scratch };
+            let gathered: Gathered = gather(&app, places).map_err(|e| from_report(Report::from(e)))?;
+            let made = artifact(&app, &gathered.contents, gathered.archives.as_ref(), &annotations);
+            Ok((made.map_err(|e| from_report(Report::from(e)))?, gathered))
+        })
+        .await?;
+        for note in gathered.notes.iter().filter(|_| !plan.steps.is_empty()) {
+            making.events.emit(BuildEvent::Note { text: plain_line(note) });
+        }
+        publish(&self.registry, &image.name, &made, &gathered, &self.failpoints)
+            .await
+            .map_err(|e| from_report(Report::from(e)))?;
+        Ok(made)
+    }
+}
+
+/// Those of the push, but for the title: spin.toml names the application.
+fn annotations(image: &ImagePlan) -> BTreeMap<String, String> {
+    let mut all = image.annotations.clone();
+    all.remove("org.opencontainers.image.title");
+    all
+}
+
+fn published(
+    making: &Making<'_>,
+    image: &ImagePlan,
+    media_type: &str,
+    digest: Digest,
+    bytes: Vec<u8>,
+) -> Publication {
+    tracing::info!(build = %making.job.build, image = %image.name, %digest, "assembled");
+    making.events.emit(BuildEvent::Assembled {
+        image: image.name.clone(),
+        digest: digest.clone(),
+        platforms: Vec::new(),
+    });
+    Publication {
+        build: making.job.build.clone(),
+        image: image.name.clone(),
+        digest,
+        media_type: media_type.to_owned(),
+        bytes,
+        tags: image.tags.clone(),
+        unshared: image.unshared,
+    }
+}
