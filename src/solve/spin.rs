@@ -62,7 +62,8 @@ pub async fn steer(
         let name = match pinned.get(&step.image) {
             Some(name) => name.clone(),
             None => {
-                let options = ResolveOptions { mode, ..ResolveOptions::default() };
+                let log_name = format!("[internal] load metadata for {}", step.image);
+                let options = ResolveOptions { mode, log_name, ..ResolveOptions::default() };
                 let found = gateway.image_config(&step.image, &options).await?;
                 let config = ImageConfig::parse(&found.config)
                     .map_err(|error| GatewayError::Failed(format!("the image {}: {error}", step.image)))?;
@@ -98,18 +99,26 @@ pub fn definition(
         .shared_key_hint(solve.shared_key)
         .exclude_patterns(solve.excluded.iter().cloned())
         // without it the daemon would take every solve's tree for another one
-        .constraints(Constraints::new().custom_name("load the application").local_unique_id(solve.shared_key))
+        .constraints(
+            Constraints::new()
+                .custom_name("[internal] load the application")
+                .local_unique_id(solve.shared_key),
+        )
         .state();
     let whole = Copy::new(&source, format!("/{}", plan.root), "/").contents_only();
-    let mut tree =
-        State::scratch().file(FileActions::new().copy(whole), Constraints::new().custom_name("application"));
+    let mut tree = State::scratch().file(
+        FileActions::new().copy(whole),
+        Constraints::new().custom_name("[internal] lay out the application"),
+    );
     for step in &plan.steps {
         tree = built(plan, step, &tree, solve)?;
     }
     let patterns = wanted(plan);
     let taken = Copy::new(&tree, "/", "/").contents_only().include_patterns(patterns);
-    let result = State::scratch()
-        .file(FileActions::new().copy(taken), Constraints::new().custom_name("take out what was built"));
+    let result = State::scratch().file(
+        FileActions::new().copy(taken),
+        Constraints::new().custom_name("[internal] take out what was built"),
+    );
     Ok(result.marshal(constraints)?)
 }
 
@@ -123,7 +132,9 @@ fn built(
     let no_config = || SpinSolveError::NoConfig { image: step.image.clone() };
     let config = solve.images.get(&step.image).ok_or_else(no_config)?;
     let mode = if plan.terms.pull { ResolveMode::ForcePull } else { ResolveMode::Default };
-    let mut root = Image::new(&step.image).resolve_mode(mode).state().with_image_config(config);
+    let from = Constraints::new().custom_name(format!("[{}] FROM {}", step.component, step.image));
+    let mut root =
+        Image::new(&step.image).resolve_mode(mode).constraints(from).state().with_image_config(config);
     if !config.user.is_empty() {
         root = root.user(&config.user);
     }

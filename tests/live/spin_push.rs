@@ -10,7 +10,7 @@ use oci_distribution::secrets::RegistryAuth;
 use serde_json::Value;
 
 use super::house::{House, Said};
-use super::support::engines;
+use super::support::{engines, image};
 
 const WASM: &str = "application/vnd.wasm.content.layer.v1+wasm";
 const DATA: &str = "application/vnd.wasm.content.layer.v1+data";
@@ -302,4 +302,71 @@ async fn a_package_is_fetched_from_the_registry_that_has_it() {
     lemnos(dir.path(), &["spin", "push", &reference]).failed().shows("3.0.0");
     write("1.0.0", "");
     lemnos(dir.path(), &["spin", "push", &reference]).failed().shows("add registry = \"HOST\"");
+}
+
+/// The files below a directory of the repository.
+fn tree(dir: &Path) -> Vec<(String, String)> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if path.is_dir() {
+            files.extend(tree(&path).into_iter().map(|(below, text)| (format!("{name}/{below}"), text)));
+        } else {
+            files.push((name, std::fs::read_to_string(&path).unwrap()));
+        }
+    }
+    files
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_is_compiled_by_rust_and_two_pushes_are_one_artifact() {
+    image("rust");
+    let example = tree(&Path::new(env!("CARGO_MANIFEST_DIR")).join("buildpacks/spin/example"));
+    let example: Vec<(&str, &str)> =
+        example.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+    let mut digests = Vec::new();
+    for name in ["spin-rust", "spin-rust-two"] {
+        let house = House::start(name);
+        house.app("shop");
+        let dir = house.repository("shop", &example);
+        house.push(&dir, &["-o", "no-cache", "main"]).succeeded().shows("Compiling hello");
+        let (made, layers, locked) = application(&format!("{}:main", house.image("shop"))).await;
+        assert_eq!(layers[0].0, WASM);
+        assert!(layers[0].1.starts_with(b"\0asm\x01\0\0\0") && layers[0].1.len() > 10_000);
+        assert_eq!(locked["triggers"][0]["trigger_config"]["executor"]["type"], "wagi");
+        digests.push((house.git(&dir, &["rev-parse", "HEAD"]).succeeded().stdout, made["layers"].clone()));
+    }
+    assert_eq!(digests[0], digests[1], "one commit, compiled twice");
+}
+
+const PYTHON: &str = r#"from spin_sdk.http import Handler, Request, Response
+
+
+class HttpHandler(Handler):
+    async def handle_request(self, request: Request) -> Response:
+        return Response(200, {"content-type": "text/plain"}, b"hello")
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_is_made_of_python() {
+    image("python");
+    let house = House::start("spin-python");
+    house.app("shop");
+    let manifest = r#"spin_manifest_version = 2
+application.name = "python"
+[[trigger.http]]
+route = "/..."
+component = "app"
+[component.app]
+source = "app.wasm"
+[component.app.build]
+command = "componentize-py -w spin:up/http-trigger@4.1.0 componentize app -o app.wasm"
+"#;
+    let dir = house.repository("shop", &[("spin.toml", manifest), ("app.py", PYTHON)]);
+    house.push(&dir, &["main"]).succeeded();
+    let (_, layers, _) = application(&format!("{}:main", house.image("shop"))).await;
+    let [(media_type, component)] = layers.as_slice() else { panic!("{} layers", layers.len()) };
+    assert_eq!(media_type, WASM);
+    assert!(component.starts_with(b"\0asm\x0d\0\x01\0") && component.len() > 1_000_000);
 }

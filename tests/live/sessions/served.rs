@@ -56,3 +56,40 @@ fn a_plan() {
     session.push(&dir, &["-o", "plan", "main"]).failed();
     session.is("plan");
 }
+
+#[test]
+fn a_spin_application() {
+    let house = House::start("s-spin");
+    house.app("shop");
+    let manifest = r#"spin_manifest_version = 2
+[application]
+name = "shop"
+version = "1.0.0"
+[[trigger.http]]
+route = "/..."
+component = "web"
+[component.web]
+source = "web.wasm"
+files = [{ source = "static", destination = "/" }]
+[component.web.build]
+command = "sh make web.wasm"
+"#;
+    // a module of eight bytes: what compiles one is the business of the image that is named
+    let make = "printf '\\000asm\\001\\000\\000\\000' > $1\n";
+    let dir = house.repository(
+        "shop",
+        &[("spin.toml", manifest), ("make", make), ("static/index.html", "<p>hello</p>\n")],
+    );
+    let mut session = Session::new(
+        &house,
+        "A push of a Spin application: what its component is built with is not known, and has to be named.",
+    );
+    session.push(&dir, &["main"]).failed();
+    session.note("build-config.yaml names an image: the artifact stands in the registry.");
+    house.commit(&dir, &[("build-config.yaml", "spin_config:\n  image: busybox\n")], "name the image");
+    session.push(&dir, &["main"]).succeeded();
+    session.note("A commit without a change: the artifact serves again.");
+    house.commit(&dir, &[], "release 1.0");
+    session.push(&dir, &["main"]).succeeded();
+    session.is("spin");
+}
