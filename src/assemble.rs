@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::model::{Digest, Platform};
 use crate::registry::{DOCKER_LIST, DOCKER_MANIFEST, INDEX, MANIFEST, RegistryError};
 
+pub mod base;
 pub mod ko;
+pub mod publish;
 mod push;
 pub mod spin;
 
@@ -77,6 +79,10 @@ pub enum AssembleError {
     TooMany,
     #[error("the registry took the index as {found}, but it is {expected}")]
     WrongDigest { expected: Digest, found: Digest },
+    #[error("{name:?} cannot be looked up: {problem}")]
+    Name { name: String, problem: String },
+    #[error(transparent)]
+    Ko(#[from] ko::KoError),
     #[error(transparent)]
     Registry(#[from] RegistryError),
     #[error(transparent)]

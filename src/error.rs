@@ -90,6 +90,7 @@ mod config;
 mod context;
 mod engine;
 mod fetch;
+mod git_dir;
 mod jobs;
 mod kinds;
 mod ko;

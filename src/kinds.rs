@@ -21,6 +21,7 @@ pub use build_config::{BUILD_CONFIG, BuildConfig};
 use dockerfile::cache_namespace;
 pub use dockerfile::{default_frontends, dockerfile_attrs};
 pub use errors::{By, KindError};
+use wishes::arguments;
 pub use wishes::{Said, Wishes, check_build_arg};
 
 /// What a kind says of a tree; the text is a clause that people read.
@@ -66,13 +67,24 @@ pub struct CommitFacts {
     pub sha: Sha,
     /// The committer's time, Unix seconds.
     pub committed_at_s: i64,
+    /// What else git knows of it; looked up for kinds whose templates speak of it.
+    pub git: Option<ko::GitFacts>,
 }
 
 impl CommitFacts {
     /// For a directory: no id, no time.
     pub fn none() -> Self {
-        Self { sha: Sha::zero(), committed_at_s: 0 }
+        Self { sha: Sha::zero(), committed_at_s: 0, git: None }
     }
+}
+
+/// Which of the app's secrets fetch what a build needs; not what they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FetchSecrets {
+    /// One named `netrc`, for private modules.
+    pub netrc: bool,
+    /// An SSH key named `default`.
+    pub ssh: bool,
 }
 
 /// Everything that a plan is made of. Equal inputs give equal plans.
@@ -85,6 +97,7 @@ pub struct PlanInput<'a> {
     /// Server-chosen, never reused: names the app's cache mounts.
     pub app_id: &'a str,
     pub settings: &'a AppSettings,
+    pub secrets: FetchSecrets,
     /// The effective image name.
     pub image: &'a ImageName,
     pub commit: CommitFacts,

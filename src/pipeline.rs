@@ -10,6 +10,7 @@ mod context;
 mod dockerfile;
 mod earlier;
 mod failure;
+mod ko;
 mod secrets;
 mod sources;
 mod spin;
@@ -23,15 +24,17 @@ use crate::detect;
 use crate::error::Report;
 use crate::event::{BuildEvent, EventSink, Failure, plain_json, plain_line};
 use crate::failpoint::{Failpoints, Point};
+use crate::kinds::ko::GitFacts;
 use crate::metrics::{self, Stage};
 use crate::model::{
-    BuildId, BuildPlan, Generator, ImagePlan, ImagePrefix, Publication, Push, RefUpdate, SolveSpec,
-    SourcePolicy, SourceRules, Tag, Work,
+    BuildId, BuildPlan, Generator, ImagePlan, ImagePrefix, KindName, Publication, Push, RefUpdate, Sha,
+    SolveSpec, SourcePolicy, SourceRules, Tag, Work,
 };
-use crate::plan::{self, BuildConfig, CommitFacts, PlanInput};
+use crate::plan::{self, BuildConfig, CommitFacts, FetchSecrets, PlanInput};
 use crate::receive::tree::CommitTree;
 use crate::registry::Registry;
 use crate::solve;
+use crate::solve::git_dir::{GitView, git_facts};
 use crate::store::Store;
 
 pub use failure::{from_report, internal, shorten_reason};
@@ -58,6 +61,8 @@ pub struct Settings {
     pub policy: SourcePolicy,
     /// Registries that are spoken to in plain http besides loopback.
     pub plain_http: Vec<String>,
+    /// For what lies on disk for the time of a build.
+    pub scratch: PathBuf,
     /// git's absolute path, for reading large files in a stream.
     pub git: PathBuf,
     /// Lines of a failing step that are shown again at the end.
@@ -108,7 +113,7 @@ impl Pipeline {
         events: &EventSink,
     ) -> Result<Built, Failure> {
         let rules = self.source_rules(job).await?;
-        let plan = self.plan_with(job, &rules, events).await?;
+        let plan = self.plan_with(job, &rules, secrets, events).await?;
         self.pass(Point::AfterPlan).await?;
         if job.push.options.plan {
             let json = serde_json::to_string_pretty(&plan)
@@ -126,10 +131,8 @@ impl Pipeline {
         for image in &plan.images {
             published.push(match &image.work {
                 Work::Dockerfile(solves) => self.dockerfile(&making, image, solves).await?,
+                Work::Ko(program) => self.ko(&making, image, program).await?,
                 Work::Spin(plan) => self.spin(&making, image, plan).await?,
-                Work::Ko(_) => {
-                    return Err(internal(format!("{} builds are not made here", plan.detected.kind)));
-                }
             });
         }
         Ok(Built::Published(published))
@@ -142,7 +145,8 @@ impl Pipeline {
     /// What would be built.
     pub async fn plan(&self, job: &RefBuild, events: &EventSink) -> Result<BuildPlan, Failure> {
         let rules = self.source_rules(job).await?;
-        self.plan_with(job, &rules, events).await
+        let secrets = self.secrets(job).await?;
+        self.plan_with(job, &rules, &secrets, events).await
     }
 
     /// The commit's tree -> detect -> plan, all on one blocking thread.
@@ -150,12 +154,14 @@ impl Pipeline {
         &self,
         job: &RefBuild,
         rules: &Arc<SourceRules>,
+        secrets: &solve::BuildSecrets,
         events: &EventSink,
     ) -> Result<BuildPlan, Failure> {
         let _timing = metrics::time(Stage::Plan);
         let (job, events, settings, rules) =
             (job.clone(), events.clone(), self.settings.clone(), rules.clone());
-        blocking(move || plan_commit(&job, &settings, &rules, &events)).await
+        let secrets = FetchSecrets { netrc: secrets.has("netrc"), ssh: secrets.has_key("default") };
+        blocking(move || plan_commit(&job, &settings, &rules, secrets, &events)).await
     }
 
     async fn claim_tags(&self, job: &RefBuild, image: &ImagePlan) -> Result<(), Failure> {
@@ -172,6 +178,7 @@ fn plan_commit(
     job: &RefBuild,
     settings: &Settings,
     rules: &SourceRules,
+    secrets: FetchSecrets,
     events: &EventSink,
 ) -> Result<BuildPlan, Failure> {
     let push = &job.push;
@@ -197,8 +204,13 @@ fn plan_commit(
         app: &push.app.name,
         app_id: &push.app.id,
         settings: &push.app.settings,
+        secrets,
         image: &image,
-        commit: CommitFacts { sha: commit.sha.clone(), committed_at_s: commit.committer_time_s },
+        commit: CommitFacts {
+            sha: commit.sha.clone(),
+            committed_at_s: commit.committer_time_s,
+            git: (detected.kind == KindName::Ko).then(|| facts(job, &commit.sha)).transpose()?,
+        },
         reference: Some(&job.update.name),
         options: &push.options,
         frontends: &settings.frontends,
@@ -220,6 +232,13 @@ fn plan_commit(
         });
     }
     Ok(plan)
+}
+
+/// What git says of the commit, for the templates of ko's file.
+fn facts(job: &RefBuild, commit: &Sha) -> Result<GitFacts, Failure> {
+    let (reference, pushed) = (job.update.name.to_string(), ko::pushed(job));
+    let view = GitView { repository: &job.repository, tip: commit, reference: &reference, pushed: &pushed };
+    git_facts(&view).map_err(|e| from_report(Report::from(e)))
 }
 
 /// Runs what reads files or git objects off the async threads.

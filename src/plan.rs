@@ -16,7 +16,8 @@ use crate::kinds::{self, Wishes};
 use crate::model::{AppSettings, BuildPlan, CacheTags, ImagePlan, Invalid, LayerCache, RefName, Tag, Work};
 
 pub use crate::kinds::{
-    BUILD_CONFIG, BuildConfig, By, CommitFacts, KindError, PlanInput, check_build_arg, default_frontends,
+    BUILD_CONFIG, BuildConfig, By, CommitFacts, FetchSecrets, KindError, PlanInput, check_build_arg,
+    default_frontends,
 };
 pub use tags::{TagError, TagInput, check_template, is_cache_tag};
 
@@ -110,7 +111,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<BuildPlan, PlanError> {
     })?;
     let inline_imports = inline_imports(input, &tags);
     let mut notes = wishes.notes;
-    notes.extend(input.config.and_then(|config| config.unread(input.detected.kind)));
+    notes.extend(input.config.into_iter().flat_map(|config| config.unread(input.detected.kind)));
     notes.extend(draft.notes);
     notes.extend(tags.notes);
     let annotations = annotations(input);

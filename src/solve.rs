@@ -13,7 +13,7 @@ mod progress;
 mod secrets;
 pub mod spin;
 
-pub use crate::buildkit::session::filesync::DirSource;
+pub use crate::buildkit::session::filesync::{DirSource, Entry as DirEntry, mode};
 pub use assign::{Capacity, Group, Unserved, assign};
 pub use auth::RegistryAuth;
 pub use failure::{FailedSolve, shorten};

@@ -40,7 +40,8 @@ pub use base::{BaseImage, BaseIndex, Descriptor, config_digest};
 pub use build_info::{BuildInfo, Module};
 pub use capabilities::Capabilities;
 pub use image::{
-    BASE_DIGEST, BASE_NAME, Document, Image, ImageIndex, ImageOptions, Layers, Product, image, product,
+    BASE_DIGEST, BASE_NAME, Document, Image, ImageIndex, ImageOptions, Layers, Product, described, image,
+    index, product,
 };
 pub use kodata::{Entry, KODATA_ROOT, MemorySource, Node, Source, kodata};
 pub use layer::{APP_DIRECTORY, DEBUGGER, Layer, app_name, binary_tar, compress, kodata_tar};

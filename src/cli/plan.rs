@@ -7,7 +7,7 @@ use crate::error::Report;
 use crate::event::{plain_json, plain_text};
 use crate::model::closest::closest;
 use crate::model::{AppName, AppSettings, ImageName, PushOptions, RefName, SourcePolicy, SourceRules};
-use crate::plan::{BuildConfig, PlanInput, WhichRef, builds, default_frontends, describe};
+use crate::plan::{BuildConfig, FetchSecrets, PlanInput, WhichRef, builds, default_frontends, describe};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -68,6 +68,7 @@ pub fn run(args: Args) -> Result<ExitCode, Report> {
         app: &app,
         app_id: app.as_str(),
         settings: &settings,
+        secrets: FetchSecrets::default(),
         image: &image,
         commit: source.commit.clone(),
         reference: Some(&reference),

@@ -9,6 +9,7 @@ use crate::error::{Kind, Report};
 use crate::model::{AppName, RefName, Sha, Tree};
 use crate::plan::CommitFacts;
 use crate::receive::tree::{CommitTree, DirTree};
+use crate::solve::git_dir::{GitView, git_facts};
 
 const WHAT_TO_GIVE: &str = "give a directory, or GITDIR@COMMIT with a branch, tag or commit id";
 
@@ -31,7 +32,11 @@ impl Source {
                 let (id, reference) = resolve(gitdir, name)?;
                 let tree = CommitTree::open_ref_target(gitdir, &id)?;
                 let info = tree.commit_info();
-                let commit = CommitFacts { sha: info.sha.clone(), committed_at_s: info.committer_time_s };
+                let named = reference.as_ref().map_or("HEAD", RefName::as_str);
+                let view = GitView { repository: gitdir, tip: &id, reference: named, pushed: &[] };
+                let git = Some(git_facts(&view)?);
+                let commit =
+                    CommitFacts { sha: info.sha.clone(), committed_at_s: info.committer_time_s, git };
                 Ok(Self { tree: Box::new(tree), commit, reference, path: gitdir.to_owned() })
             }
             _ if Path::new(text).is_dir() => {

@@ -7,6 +7,10 @@ impl From<AssembleError> for Report {
     fn from(error: AssembleError) -> Self {
         match error {
             AssembleError::Registry(error) => error.into(),
+            AssembleError::Ko(error) => error.into(),
+            AssembleError::Name { .. } => {
+                Self::user(error.to_string()).hint("name the image as HOST/PATH:TAG or HOST/PATH@sha256:…")
+            }
             AssembleError::WrongDigest { .. } => Self::new(Kind::Unavailable, error.to_string())
                 .hint("check what stands between this server and the registry (a proxy?), then push again"),
             AssembleError::Missing { .. }

@@ -19,6 +19,9 @@ pub(super) fn ko_hint(error: &KoError) -> String {
         KoError::TooManyDirs { .. } => "say which with a .ko.yaml".to_owned(),
         KoError::Image { refusal, .. } => refusal.remedy().to_owned(),
         KoError::Value { problem, .. } => format!("allowed: {}", problem.allowed),
+        KoError::TooManyImages { .. } => "name one with ko_config.import_path in build-config.yaml, or split the repository".to_owned(),
+        KoError::Name { .. } => "rename the program's directory, or build it alone with ko_config.import_path".to_owned(),
+        KoError::Destination { own, .. } => format!("use names below {own}, or copy the image from there when it is built"),
         KoError::Platform { .. } => "for example linux/amd64, linux/arm64 or linux/arm/v7".to_owned(),
     }
 }

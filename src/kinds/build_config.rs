@@ -54,6 +54,8 @@ pub struct BuildConfig {
     pub(super) kind: Option<Said<KindName>>,
     /// The line of `spin_config`, which `kinds::spin` reads.
     pub(super) spin_config: Option<u64>,
+    /// The line of `ko_config`, which `kinds::ko` reads.
+    pub(super) ko_config: Option<u64>,
     pub(super) notes: Vec<String>,
 }
 
@@ -101,15 +103,11 @@ impl BuildConfig {
     fn from_raw(raw: Raw, text: &str) -> Result<Self, KindError> {
         refuse_later(&raw, text)?;
         let mut notes = Vec::new();
-        for (key, present) in
-            [("ko_config", raw.ko_config.is_some()), ("manual_images", raw.manual_images.is_some())]
-        {
-            if present {
-                let line = key_line(text, key).unwrap_or(1);
-                notes.push(format!(
-                    "{BUILD_CONFIG}:{line}: {key} comes later and has no effect on this build"
-                ));
-            }
+        if raw.manual_images.is_some() {
+            let line = key_line(text, "manual_images").unwrap_or(1);
+            notes.push(format!(
+                "{BUILD_CONFIG}:{line}: manual_images comes later and has no effect on this build"
+            ));
         }
         let one = |key, value: Option<Spanned<String>>| value.map(|v| said(text, key, v));
         Ok(Self {
@@ -121,14 +119,20 @@ impl BuildConfig {
             additional_tags: items("additional_tags", raw.additional_tags.unwrap_or_default())?,
             kind: raw.build_backend.map(|v| backend(said(text, "build_backend", v))).transpose()?,
             spin_config: raw.spin_config.map(|_| key_line(text, "spin_config").unwrap_or(1)),
+            ko_config: raw.ko_config.map(|_| key_line(text, "ko_config").unwrap_or(1)),
             notes,
         })
     }
 
-    /// A note for a key that only another kind than `kind` would have read.
-    pub(crate) fn unread(&self, kind: KindName) -> Option<String> {
-        let line = self.spin_config.filter(|_| kind != KindName::Spin)?;
-        Some(format!("{BUILD_CONFIG}:{line}: spin_config has no effect: this is a {kind} build"))
+    /// Notes for keys that only another kind than `kind` would have read.
+    pub(crate) fn unread(&self, kind: KindName) -> Vec<String> {
+        let keys =
+            [("ko_config", self.ko_config, KindName::Ko), ("spin_config", self.spin_config, KindName::Spin)];
+        let unread = keys.into_iter().filter(|(_, _, reader)| *reader != kind);
+        let note = |(key, line, _): (&str, Option<u64>, KindName)| {
+            line.map(|line| format!("{BUILD_CONFIG}:{line}: {key} has no effect: this is a {kind} build"))
+        };
+        unread.filter_map(note).collect()
     }
 }
 
@@ -226,6 +230,11 @@ mod tests {
     fn every_key_is_taken_with_its_line() {
         let text = "# ours\ndockerfile_path: deploy/Dockerfile\ncontext_path: .\ntarget: run\nplatforms:\n  - linux/amd64\n  - linux/arm64\nbuild_args:\n  - A=1\nadditional_tags: [stable]\nbuild_backend: kaniko\nuse_local_context: true\nmanual_build: false\nko_config:\n  import_path: ./cmd\n";
         let config = BuildConfig::parse(text).unwrap();
+        assert_eq!(
+            config.unread(KindName::Dockerfile),
+            ["build-config.yaml:14: ko_config has no effect: this is a dockerfile build"]
+        );
+        assert!(config.unread(KindName::Ko).is_empty() && config.notes.is_empty());
         assert_eq!(config.dockerfile_path.unwrap().by, By::Config { line: 2 });
         assert_eq!(config.target.unwrap().value, "run");
         let platforms = config.platforms.unwrap();
@@ -233,10 +242,6 @@ mod tests {
         assert_eq!(config.build_args[0].by, By::Config { line: 9 });
         assert_eq!(config.additional_tags[0].value, "stable");
         assert_eq!(config.kind.unwrap().value, KindName::Dockerfile);
-        assert_eq!(
-            config.notes,
-            ["build-config.yaml:14: ko_config comes later and has no effect on this build"]
-        );
     }
 
     #[test]

@@ -20,7 +20,7 @@ use recipe::RECIPE;
 pub use recipe::default_frontends;
 
 use super::errors::shown;
-use super::{By, Draft, DraftImage, Kind, KindError, PlanInput, Said, Verdict, Wishes, check_build_arg};
+use super::{By, Draft, DraftImage, Kind, KindError, PlanInput, Said, Verdict, Wishes, arguments};
 use crate::model::closest::closest;
 use crate::model::{
     Attest, Attestations, CacheTags, Digest, EntryKind, KindName, LayerCache, Platform, Provenance, Sbom,
@@ -79,7 +79,7 @@ impl Kind for Dockerfile {
         let uses_mounts = frontend.image.is_some() || mounts::may_use_cache_mounts(&source);
         let dry_try = input.options.dry_try;
         let cache_namespace = cache_namespace(input.app_id, input.reference, dry_try);
-        let build_args = build_args(input, wishes)?;
+        let build_args = arguments(input, wishes)?;
         let attest = attestations(input, &build_args)?;
         let solve = SolveSpec {
             frontend: frontend.name.to_owned(),
@@ -297,16 +297,4 @@ fn check_platform(said: &Said<Platform>) -> Result<(), KindError> {
         platform: said.value.to_string(),
         close: close.map(str::to_owned),
     })
-}
-
-fn build_args(input: &PlanInput<'_>, wishes: &Wishes) -> Result<BTreeMap<String, String>, KindError> {
-    let mut args = wishes.build_args.clone();
-    if !input.options.build_args.is_empty() && !input.options.dry_try {
-        return Err(KindError::OnlyWithTry);
-    }
-    for (name, value) in &input.options.build_args {
-        check_build_arg(By::Push, name, value)?;
-        args.insert(name.clone(), value.clone());
-    }
-    Ok(args)
 }

@@ -1,4 +1,5 @@
-//! The ko kind: Go programs as images, without ko. Recognised and planned (see `images`); the build itself comes later.
+//! The ko kind: Go programs as images, without ko: planned here (see `images`), compiled by `solve::ko`, made by
+//! `assemble::ko`.
 //!
 //! A tree is of this kind by its `.ko.yaml`, or when its go.mod (or go.work) has exactly one main package.
 
@@ -11,6 +12,7 @@ mod facts;
 mod images;
 mod mains;
 mod modules;
+mod plan;
 mod recipe;
 mod reference;
 mod source;
@@ -37,6 +39,10 @@ impl Kind for Ko {
 
     fn needs(&self) -> &'static str {
         "a .ko.yaml at the root, or a go.mod with exactly one main package"
+    }
+
+    fn is_ready(&self) -> bool {
+        true
     }
 
     fn detect(&self, tree: &dyn Tree, wishes: &Wishes) -> Result<Verdict, KindError> {
@@ -80,8 +86,8 @@ impl Kind for Ko {
         })
     }
 
-    fn plan(&self, input: &PlanInput<'_>, _wishes: &Wishes) -> Result<Draft, KindError> {
-        Err(KindError::NotYet { kind: self.name(), evidence: input.detected.evidence.clone() })
+    fn plan(&self, input: &PlanInput<'_>, wishes: &Wishes) -> Result<Draft, KindError> {
+        plan::plan(input, wishes)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::PlanInput;
 use super::build_config::BuildConfig;
 use super::errors::{By, KindError};
 use crate::model::tree::clean_path;
@@ -63,6 +64,22 @@ impl Wishes {
             notes,
         })
     }
+}
+
+/// The build arguments: the wishes', and a try's own.
+pub(super) fn arguments(
+    input: &PlanInput<'_>,
+    wishes: &Wishes,
+) -> Result<BTreeMap<String, String>, KindError> {
+    let mut args = wishes.build_args.clone();
+    if !input.options.build_args.is_empty() && !input.options.dry_try {
+        return Err(KindError::OnlyWithTry);
+    }
+    for (name, value) in &input.options.build_args {
+        check_build_arg(By::Push, name, value)?;
+        args.insert(name.clone(), value.clone());
+    }
+    Ok(args)
 }
 
 fn choose(

@@ -29,7 +29,7 @@ impl Pipeline {
         }
         let children = self.solve(making, image, solves).await?;
         let flat: Vec<Child> = children.iter().flatten().cloned().collect();
-        let remember = self.remember(making.plan, &image.name, fingerprint.as_ref(), &flat);
+        let remember = self.keep(making.plan, &image.name, fingerprint.as_ref(), &flat);
         let ((), assembled) = tokio::join!(remember, self.assemble(job, image, children, events));
         assembled.map_err(|e| from_report(Report::from(e)))
     }

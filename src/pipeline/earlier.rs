@@ -1,5 +1,8 @@
 //! Images of earlier builds that serve again: the same tree and settings, and the registry still has them.
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use super::{Pipeline, RefBuild};
 use crate::assemble::Child;
 use crate::event::{BuildEvent, EventSink};
@@ -19,13 +22,12 @@ impl Reusable {
 }
 
 impl Pipeline {
-    /// The images of an earlier build with this fingerprint, where they still stand in the registry.
-    pub(super) async fn reusable(
+    /// What an earlier build with this fingerprint left, and its commit; whether its images still stand has not been asked.
+    pub(super) async fn recalled<T: DeserializeOwned>(
         &self,
         job: &RefBuild,
-        image: &ImageName,
         fingerprint: Option<&Digest>,
-    ) -> Option<Reusable> {
+    ) -> Option<(T, Sha)> {
         if job.push.options.no_cache || job.push.options.rebuild {
             return None;
         }
@@ -36,25 +38,48 @@ impl Pipeline {
                 return None;
             }
         };
-        let children: Vec<Child> = serde_json::from_str(&published.children_json).ok()?;
-        let heads = children.iter().map(async |child| {
-            let found = self.registry.head_manifest(image, &child.digest.clone().into()).await;
+        Some((serde_json::from_str(&published.children_json).ok()?, published.commit))
+    }
+
+    /// As `recalled`, where all its images still stand in the registry.
+    pub(super) async fn earlier<T: DeserializeOwned>(
+        &self,
+        job: &RefBuild,
+        image: &ImageName,
+        fingerprint: Option<&Digest>,
+        images: impl FnOnce(&T) -> Vec<Digest>,
+    ) -> Option<(T, Sha)> {
+        let (kept, commit) = self.recalled(job, fingerprint).await?;
+        let heads = images(&kept).into_iter().map(async |digest| {
+            let found = self.registry.head_manifest(image, &digest.into()).await;
             matches!(found, Ok(Some(_)))
         });
         let all_stand = futures::future::join_all(heads).await.into_iter().all(|stands| stands);
-        all_stand.then_some(Reusable { commit: published.commit, children })
+        all_stand.then_some((kept, commit))
+    }
+
+    /// The images of an earlier build with this fingerprint, where they still stand in the registry.
+    pub(super) async fn reusable(
+        &self,
+        job: &RefBuild,
+        image: &ImageName,
+        fingerprint: Option<&Digest>,
+    ) -> Option<Reusable> {
+        let digests = |children: &Vec<Child>| children.iter().map(|child| child.digest.clone()).collect();
+        let (children, commit) = self.earlier(job, image, fingerprint, digests).await?;
+        Some(Reusable { commit, children })
     }
 
     /// Lets the next build with this fingerprint take these images. Forgetting costs a build, not a push.
-    pub(super) async fn remember(
+    pub(super) async fn keep(
         &self,
         plan: &BuildPlan,
         image: &ImageName,
         fingerprint: Option<&Digest>,
-        children: &[Child],
+        kept: &impl Serialize,
     ) {
         let Some(fingerprint) = fingerprint else { return };
-        let Ok(children_json) = serde_json::to_string(children) else { return };
+        let Ok(children_json) = serde_json::to_string(kept) else { return };
         let published = Published { image: image.clone(), commit: plan.commit.clone(), children_json };
         if let Err(error) = self.store.put_published(fingerprint, &published).await {
             tracing::warn!(%error, "this build's images are not remembered");

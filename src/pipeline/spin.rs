@@ -22,7 +22,6 @@ use crate::model::{Digest, ImagePlan, Publication, Sha, SpinPlan};
 use crate::receive::tree::DirTree;
 use crate::solve::spin::{CONTEXT, Steering, steer};
 use crate::solve::{FileGraph, FileSolve};
-use crate::store::Published;
 
 /// What comes back of a build at most: more than an artifact may hold, as mounts may leave files out.
 const EXPORT_LIMIT_BYTES: u64 = 8 * 1024 * 1024 * 1024;
@@ -55,7 +54,7 @@ impl Pipeline {
             }
         }
         // kept until everything is pushed
-        let scratch = tempfile::tempdir().map_err(|e| internal(format!("making a directory: {e}")))?;
+        let scratch = self.scratch().await?;
         let work = async {
             let (built, files) = tokio::try_join!(
                 self.built(making, image, plan, scratch.path()),
@@ -69,7 +68,8 @@ impl Pipeline {
             () = making.job.stop.cancelled() => Err(internal("the build was stopped")),
             made = work => made,
         }?;
-        self.keep(making, image, fingerprint.as_ref(), &made).await;
+        let kept = Kept { manifest: String::from_utf8_lossy(&made.manifest).into_owned() };
+        self.keep(making.plan, &image.name, fingerprint.as_ref(), &kept).await;
         let Artifact { media_type, digest, manifest, .. } = made;
         Ok(published(making, image, media_type, digest, manifest))
     }
@@ -82,42 +82,14 @@ impl Pipeline {
         plan: &SpinPlan,
         fingerprint: Option<&Digest>,
     ) -> Option<(Sha, Renewed)> {
-        let options = &making.job.push.options;
-        if options.no_cache || options.rebuild {
-            return None;
-        }
-        let earlier = match self.store.published(fingerprint?).await {
-            Ok(earlier) => earlier?,
-            Err(error) => {
-                tracing::warn!(%error, "earlier builds cannot be looked up: building");
-                return None;
-            }
-        };
-        let kept: Kept = serde_json::from_str(&earlier.children_json).ok()?;
+        let (kept, commit) = self.recalled::<Kept>(making.job, fingerprint).await?;
         let made = renewed(kept.manifest.as_bytes(), &plan.app, &annotations(image)).ok()?;
         let stand = made
             .blobs
             .iter()
             .map(async |digest| matches!(self.registry.has_blob(&image.name, digest).await, Ok(true)));
         let all_stand = futures::future::join_all(stand).await.into_iter().all(|stands| stands);
-        all_stand.then_some((earlier.commit, made))
-    }
-
-    async fn keep(
-        &self,
-        making: &Making<'_>,
-        image: &ImagePlan,
-        fingerprint: Option<&Digest>,
-        made: &Artifact,
-    ) {
-        let Some(fingerprint) = fingerprint else { return };
-        let kept = Kept { manifest: String::from_utf8_lossy(&made.manifest).into_owned() };
-        let Ok(children_json) = serde_json::to_string(&kept) else { return };
-        let commit = making.plan.commit.clone();
-        let published = Published { image: image.name.clone(), commit, children_json };
-        if let Err(error) = self.store.put_published(fingerprint, &published).await {
-            tracing::warn!(%error, "this build's artifact is not remembered");
-        }
+        all_stand.then_some((commit, made))
     }
 
     /// The directory in which the application stands with what its commands made.

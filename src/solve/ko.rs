@@ -12,6 +12,11 @@ use crate::model::{GoCompile, GoTarget};
 
 /// The names under which the session serves what is compiled.
 pub const SOURCE: &str = "source";
+/// A builder's platform as graphs name it.
+pub fn platform(of: &crate::model::Platform) -> Platform {
+    Platform { variant: of.variant.clone().unwrap_or_default(), ..Platform::new(&of.os, &of.arch) }
+}
+
 /// What belongs into `.git`.
 pub const GIT: &str = "git";
 

@@ -53,8 +53,9 @@ impl Case {
             app: &"shop".parse().unwrap(),
             app_id,
             settings: &self.settings,
+            secrets: plan::FetchSecrets::default(),
             image: &"localhost:5000/team/shop".parse().unwrap(),
-            commit: CommitFacts { sha: self.sha.parse().unwrap(), committed_at_s: 1_700_000_000 },
+            commit: CommitFacts { sha: self.sha.parse().unwrap(), committed_at_s: 1_700_000_000, git: None },
             reference: Some(&reference),
             options: &self.options,
             frontends: &default_frontends(),
@@ -168,6 +169,55 @@ fn kinds_are_found_and_the_others_are_explained() {
     })
     .collect();
     insta::assert_snapshot!(said);
+}
+
+/// Images of a tree of Go programs under this `build-config.yaml`.
+fn programs(config: &str) -> Result<Vec<(String, String)>, String> {
+    let main = "package main\\n\\nfunc main() {}\\n";
+    let files: Vec<String> = ["cmd/web", "cmd/Job", "old/cmd/web"]
+        .iter()
+        .map(|dir| format!("{dir}/main.go = {main}"))
+        .chain([
+            "go.mod = module example.com/shop\\n\\ngo 1.24\\n".to_owned(),
+            format!("build-config.yaml = {config}"),
+        ])
+        .collect();
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    let mut case = case();
+    case.settings.labels.insert("team".to_owned(), "shop".to_owned());
+    let plan = case.plan(&tree(&files)).map_err(|error| error.to_string())?;
+    let mut images = Vec::new();
+    for image in plan.images {
+        let lemnos::model::Work::Ko(ko) = image.work else { panic!("{:?}", image.work) };
+        assert_eq!(ko.extras.labels["team"], "shop", "an operator's label");
+        assert!(ko.extras.destinations.is_empty());
+        images.push((image.name.to_string(), ko.compile.import_path.clone()));
+    }
+    Ok(images)
+}
+
+#[test]
+fn programs_have_names_at_and_below_the_app_s() {
+    let ko = |wishes: &str| programs(&format!("build_backend: ko\\nko_config: {{{wishes}}}"));
+    let names = |wishes: &str| -> Vec<String> {
+        ko(wishes)
+            .unwrap()
+            .into_iter()
+            .map(|(name, _)| name.rsplit_once("team/").unwrap().1.to_owned())
+            .collect()
+    };
+    assert_eq!(names("import_path: ./cmd/web, labels: {team: other}"), ["shop"]);
+    let twice = |path: &str| format!("shop/web-{:x}", md5::compute(path));
+    let all = names("all: true");
+    assert_eq!(all, ["shop/job", &twice("example.com/shop/cmd/web"), &twice("example.com/shop/old/cmd/web")]);
+    let also = names(
+        "import_path: ./cmd/web, destinations: ['localhost:5000/team/shop/also', 'localhost:5000/team/shop']",
+    );
+    assert_eq!(also, ["shop", "shop/also"]);
+    for other in ["localhost:5000/team/shopping", "localhost:5000/team/blog", "r.example.com/shop/also"] {
+        let error = ko(&format!("import_path: ./cmd/web, destinations: ['{other}']")).unwrap_err();
+        assert!(error.contains("is not the app's own"), "{error}");
+    }
 }
 
 #[test]
@@ -524,8 +574,9 @@ fn a_time_that_no_calendar_has_is_left_out() {
             app: &"shop".parse().unwrap(),
             app_id: "a1",
             settings: &AppSettings::default(),
+            secrets: plan::FetchSecrets::default(),
             image: &"localhost:5000/shop".parse().unwrap(),
-            commit: CommitFacts { sha: case().sha.parse().unwrap(), committed_at_s: time },
+            commit: CommitFacts { sha: case().sha.parse().unwrap(), committed_at_s: time, git: None },
             reference: None,
             options: &PushOptions::default(),
             frontends: &[],

@@ -32,6 +32,7 @@ mod house;
 mod ko_assembly;
 #[path = "../fake/ko_program.rs"]
 mod ko_program;
+mod ko_push;
 mod llb;
 mod logs;
 mod metrics;

@@ -196,15 +196,28 @@ pub fn product(
             .map(|(_, image)| Product::Image(image))
             .ok_or(KoError::NotOfBase { base: base.digest.clone() });
     }
-    let manifests: Vec<Descriptor> = images
-        .into_iter()
-        .map(|(entry, image)| Descriptor {
-            urls: entry.urls.clone(),
-            annotations: entry.annotations.clone(),
-            platform: entry.platform.clone(),
-            ..image.manifest.descriptor()
-        })
-        .collect();
+    let manifests = images.iter().map(|(entry, image)| described(entry, image)).collect();
+    Ok(Product::Index(index(base, reference, manifests, created, options)))
+}
+
+/// What an index says of an image over the base's `entry`.
+pub fn described(entry: &Descriptor, image: &Image) -> Descriptor {
+    Descriptor {
+        urls: entry.urls.clone(),
+        annotations: entry.annotations.clone(),
+        platform: entry.platform.clone(),
+        ..image.manifest.descriptor()
+    }
+}
+
+/// The index over images that were made before: as `product` made it of them. `created`: the first image's.
+pub fn index(
+    base: &BaseIndex,
+    reference: &BaseReference,
+    manifests: Vec<Descriptor>,
+    created: String,
+    options: &ImageOptions,
+) -> ImageIndex {
     let annotations = annotated(options, reference, &base.digest);
     let written = WrittenIndex {
         schema_version: 2,
@@ -213,5 +226,5 @@ pub fn product(
         annotations: &annotations,
     };
     let document = Document::json(&base.media_type, &written);
-    Ok(Product::Index(ImageIndex { document, manifests, annotations, created }))
+    ImageIndex { document, manifests, annotations, created }
 }

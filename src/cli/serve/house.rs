@@ -148,6 +148,7 @@ async fn stop_all(own: Vec<Supervised>) {
 pub async fn serve(config: Config, around: Surroundings, stop: CancellationToken) -> Result<(), Report> {
     let lock = DataLock::for_server(&config.data_dir).await?;
     ReadyFile::clear(&config.data_dir, &lock)?;
+    clear_scratch(&config);
     let runtime_dir = wiring::runtime_dir(&config.data_dir, &around.temp_dir)?;
     git_user::settle(&config, &around, &runtime_dir).await?;
     let store = Store::open(&config.data_dir).await?;
@@ -165,6 +166,7 @@ fn pipeline_settings(config: &Config, around: &Surroundings, engines: &Engines) 
         policy: config.sources.clone(),
         sbom_generator: config.sbom_generator.clone(),
         plain_http: config.plain_http_hosts.clone(),
+        scratch: scratch(config),
         git: around.git.clone(),
         log_tail_lines: usize::try_from(config.log_tail_lines).unwrap_or(usize::MAX),
     }
@@ -297,6 +299,22 @@ async fn ssh_door(config: &Config) -> Result<(ssh::Config, ssh::Listener), Repor
     let settings = wiring::ssh(config);
     settings.trust.check().await?;
     Ok((settings, ssh::listen(config.ssh).await?))
+}
+
+/// Where builds keep files for their own time.
+fn scratch(config: &Config) -> PathBuf {
+    config.data_dir.join("scratch")
+}
+
+/// What builds of a server that was killed left behind.
+fn clear_scratch(config: &Config) {
+    let path = scratch(config);
+    match std::fs::remove_dir_all(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), %error, "what earlier builds left on disk stays");
+        }
+        _ => {}
+    }
 }
 
 /// What a server that was killed may have left in its repositories: git's lock files and the hidden refs of builds.

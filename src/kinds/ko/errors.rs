@@ -1,7 +1,7 @@
 //! Why a tree cannot be built as ko would; what to do about each is decided in `error::ko`.
 
 use super::template::TemplateError;
-use crate::model::{Invalid, Platform, Refusal};
+use crate::model::{ImageName, Invalid, Platform, Refusal};
 
 /// At most this many directories are named in one message.
 const NAMED: usize = 8;
@@ -46,6 +46,14 @@ pub enum KoError {
     Image { place: String, image: String, refusal: Refusal },
     #[error("{place}: {:?} is not a valid {}", .problem.given, .problem.what)]
     Value { place: String, problem: Invalid },
+    #[error("{found} main packages are to be built at once; {limit} are the most")]
+    TooManyImages { found: usize, limit: usize },
+    #[error("{import_path} makes no image name: {problem}")]
+    Name { import_path: String, problem: Invalid },
+    #[error(
+        "{place}: ko_config.destinations: {image} is not the app's own: it is neither {own} nor below it"
+    )]
+    Destination { place: String, image: ImageName, own: ImageName },
     #[error("{place}: {platform} cannot be built: {why}")]
     Platform { place: String, platform: Platform, why: &'static str },
 }

@@ -1,7 +1,7 @@
 //! Sessions that end with an image, or with an answer.
 
 use super::{Session, shop};
-use crate::house::House;
+use crate::house::{House, Said};
 
 #[test]
 fn a_first_push() {
@@ -42,6 +42,43 @@ fn an_unchanged_tree() {
     house.commit(&dir, &[], "release 1.0");
     session.push(&dir, &["main"]).succeeded();
     session.is("cached");
+}
+
+/// Without the steps that a builder begins at once, in whatever order (the toolchain's image, the source), and the one that
+/// it may have done for somebody else before (gathering equal programs).
+fn without_sources(said: &Said) -> Said {
+    let source = |line: &&str| ["#1 ", "#2 ", "#3 ", "#4 ", "#6 "].iter().any(|number| line.contains(number));
+    let lines: Vec<&str> = said.stderr.lines().filter(|line| !source(line)).collect();
+    Said { ok: said.ok, code: said.code, stdout: said.stdout.clone(), stderr: lines.join("\n") }
+}
+
+#[test]
+fn a_go_module() {
+    let house = crate::ko_push::house("s-ko");
+    shop(&house);
+    let main = "package main\n\nfunc main() { println(\"hello\") }\n";
+    let files = [("go.mod", "module example.com/shop\n\ngo 1.24\n"), ("cmd/web/main.go", main)];
+    let dir = house.repository("shop", &files);
+    let mut session = Session::new(
+        &house,
+        "A push of a Go module: no Dockerfile, and the image is the one that ko would have made.\n\
+         The steps that take the source and the toolchain's image are left out here.",
+    );
+    let said = house.push(&dir, &["main"]).succeeded();
+    session.shown("git push builder main", &without_sources(&said));
+    session.note("A program that does not compile.");
+    house.commit(&dir, &[("cmd/web/main.go", "package main\n\nfunc main() { printn(1) }\n")], "typo");
+    let said = house.push(&dir, &["main"]).failed();
+    session.shown("git push builder main", &without_sources(&said));
+    session.note("A second program: which of them, nobody has said.");
+    house.commit(&dir, &[("cmd/web/main.go", main), ("cmd/job/main.go", main)], "two programs");
+    session.push(&dir, &["main"]).failed();
+    session.note("Each becomes an image of its own; the app's settings ask for a platform that the base does not have.");
+    let config = "build_backend: ko\nko_config:\n  all: true\n";
+    house.commit(&dir, &[("build-config.yaml", config)], "build both");
+    house.lemnos(&["apps", "set", "shop", "platforms=linux/amd64,linux/riscv64"]).succeeded();
+    session.push(&dir, &["main"]).failed();
+    session.is("ko");
 }
 
 #[test]

@@ -207,3 +207,23 @@ proptest! {
         prop_assert_eq!((roster.turns.waiting(), roster.turns.at_work()), (0, 0));
     }
 }
+
+#[test]
+fn a_graph_of_ours_runs_where_most_room_is_without_an_emulator() {
+    assert_eq!(roster(&[]).own_platform(), None);
+    let arm = &["linux/arm64", "linux/amd64"];
+    let own = |roster: &Roster| roster.own_platform().map(|platform| platform.to_string());
+    let mut both = roster(&[("intel", 2, BOTH), ("arm", 2, arm)]);
+    assert_eq!(own(&both).as_deref(), Some("linux/amd64"), "of equals the first by name");
+    both.add(config("arm2", 1));
+    both.heard(2, up(arm), 0);
+    assert_eq!(own(&both).as_deref(), Some("linux/arm64"));
+    both.heard(1, Err("away".to_owned()), 1);
+    assert_eq!(own(&both).as_deref(), Some("linux/amd64"), "one that is away has no room");
+    both.set_drained("intel", true);
+    assert_eq!(own(&both).as_deref(), Some("linux/arm64"));
+    let mut bound = Roster::default();
+    bound.add(BuilderConfig { bound: platforms(&["linux/arm64"]), ..config("bound", 1) });
+    bound.heard(0, up(BOTH), 0);
+    assert_eq!(own(&bound).as_deref(), Some("linux/arm64"), "what it is bound to, and nothing else");
+}

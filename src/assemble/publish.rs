@@ -1,0 +1,95 @@
+//! ko images into a registry, everything by digest: layers, configs, manifests, the index, and SBOMs as their referrers.
+//!
+//! The base's layers are mounted where registry and base are one, else copied as they are. No tag is touched here but the
+//! one that OCI's distribution spec has clients keep for registries that list no referrers.
+
+use std::path::PathBuf;
+
+use futures::future::try_join_all;
+
+use super::AssembleError;
+use super::base::Base;
+use super::ko::{Attachment, BaseImage, Document, Image, Layer};
+use crate::model::{Digest, ImageName};
+use crate::registry::{BlobSource, Registry};
+
+/// A layer that stands in a file here.
+#[derive(Debug, Clone)]
+pub struct LayerFile {
+    pub layer: Layer,
+    pub path: PathBuf,
+}
+
+/// One image with what it is made of.
+#[derive(Debug, Clone)]
+pub struct Parts<'a> {
+    pub base: &'a BaseImage,
+    pub image: &'a Image,
+    pub layers: Vec<&'a LayerFile>,
+}
+
+/// Puts images with all their parts; their manifests by digest.
+pub async fn images(
+    registry: &Registry,
+    name: &ImageName,
+    base: &Base,
+    images: &[Parts<'_>],
+) -> Result<(), AssembleError> {
+    // platforms may share layers, which are put once
+    let mut own: Vec<(&Digest, u64, BlobSource)> = Vec::new();
+    let mut theirs: Vec<(&Digest, u64)> = Vec::new();
+    for Parts { base, image, layers } in images {
+        for layer in base.layers() {
+            if !theirs.iter().any(|(known, _)| **known == layer.digest) {
+                theirs.push((&layer.digest, layer.size));
+            }
+        }
+        let config = &image.config;
+        let config =
+            (&config.digest, config.bytes.len() as u64, BlobSource::Bytes(config.bytes.clone().into()));
+        let layers =
+            layers.iter().map(|one| (&one.layer.digest, one.layer.size, BlobSource::File(one.path.clone())));
+        for blob in layers.chain([config]) {
+            if !own.iter().any(|(known, ..)| *known == blob.0) {
+                own.push(blob);
+            }
+        }
+    }
+    let copies = try_join_all(
+        theirs.iter().map(async |(digest, size)| registry.copy_blob(&base.place, name, digest, *size).await),
+    );
+    let puts = try_join_all(
+        own.into_iter()
+            .map(async |(digest, size, source)| registry.put_blob(name, digest, size, source).await),
+    );
+    tokio::try_join!(copies, puts)?;
+    try_join_all(images.iter().map(async |parts| document(registry, name, &parts.image.manifest).await))
+        .await?;
+    Ok(())
+}
+
+/// Puts what is said of an image, and has it found there.
+pub async fn attach(
+    registry: &Registry,
+    name: &ImageName,
+    subject: &Document,
+    attached: &Attachment,
+) -> Result<(), AssembleError> {
+    for blob in &attached.blobs {
+        let source = BlobSource::Bytes(blob.bytes.clone().into());
+        registry.put_blob(name, &blob.digest, blob.bytes.len() as u64, source).await?;
+    }
+    registry.put_referrer(name, &subject.digest, attached.manifest.bytes.clone()).await?;
+    Ok(())
+}
+
+/// Puts a manifest or an index by its digest.
+pub async fn document(
+    registry: &Registry,
+    name: &ImageName,
+    document: &Document,
+) -> Result<(), AssembleError> {
+    let reference = document.digest.clone().into();
+    registry.put_manifest(name, &reference, &document.media_type, document.bytes.clone()).await?;
+    Ok(())
+}

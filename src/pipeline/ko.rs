@@ -1,0 +1,320 @@
+//! A Go program's images: BuildKit compiles, the rest is made here, as ko would have made it.
+//!
+//! Base and toolchain are looked up once a build and then taken by digest. What depends on commit or ref beyond the program
+//! itself stands on the index only; one platform alone is one manifest without it, as with ko.
+
+mod kodata;
+mod layers;
+mod pins;
+
+pub(super) use pins::pushed;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+
+use super::{Making, Pipeline, blocking, from_report, internal};
+use crate::assemble::base::{Base, Chosen};
+use crate::assemble::ko::{self, Descriptor, Document, Epoch, Image, ImageOptions};
+use crate::assemble::publish::{self, Parts};
+use crate::error::Report;
+use crate::event::{BuildEvent, Failure};
+use crate::failpoint::Point;
+use crate::metrics::{self, Stage};
+use crate::model::{BuildPlan, Digest, ImagePlan, KoImage, Platform, Publication};
+use crate::solve::ko::compile;
+use crate::solve::{FileGraph, FileSolve};
+use layers::Compiled;
+use pins::Pins;
+
+/// Programs of all platforms together may not be larger.
+const LIMIT_BYTES: u64 = 4 << 30;
+/// Who writes SBOMs.
+const TOOL: &str = concat!("lemnos-", env!("CARGO_PKG_VERSION"));
+
+/// What is kept of a build, for the next one of the same commit and settings.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    /// In the base's order.
+    images: Vec<Descriptor>,
+    /// The first image's time.
+    created: String,
+}
+
+/// What is tagged in the end, and the images below it.
+struct Made {
+    top: Document,
+    /// Where it is more than one image.
+    index: Option<ko::ImageIndex>,
+}
+
+fn failure(error: impl Into<Report>) -> Failure {
+    from_report(error.into())
+}
+
+impl Pipeline {
+    pub(super) async fn ko(
+        &self,
+        making: &Making<'_>,
+        image: &ImagePlan,
+        program: &KoImage,
+    ) -> Result<Publication, Failure> {
+        let stop = &making.job.stop;
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(internal("the build was stopped")),
+            made = self.ko_image(making, image, program) => made,
+        }
+    }
+
+    async fn ko_image(
+        &self,
+        making: &Making<'_>,
+        image: &ImagePlan,
+        program: &KoImage,
+    ) -> Result<Publication, Failure> {
+        let Making { job, plan, events, .. } = *making;
+        let pins = self.ko_pins(making, program).await?;
+        let fingerprint = fingerprint(plan, image, program, &pins);
+        let options = options(program)?;
+        let earlier = self.earlier::<Kept>(job, &image.name, fingerprint.as_ref(), |kept| {
+            kept.images.iter().map(|image| image.digest.clone()).collect()
+        });
+        if let Some((kept, commit)) = earlier.await {
+            events.emit(BuildEvent::Reused { children: kept.images.len(), commit });
+            let made = self.ko_again(image, &pins.base, kept, &options).await?;
+            return self.ko_published(making, image, program, made).await;
+        }
+        let scratch = self.scratch().await?;
+        let (out, layers) = (scratch.path().join("out"), scratch.path().join("layers"));
+        let opened = self.open_source(making, image, &pins).await?;
+        self.pass(Point::AfterContext).await?;
+        let compiled = self.compile(making, program, &pins, &opened.dirs, &out).await;
+        self.keep_ledger(opened.ledger, &opened.key).await;
+        compiled?;
+        self.pass(Point::AfterSolve).await?;
+        let _timing = metrics::time(Stage::Assemble);
+        let layers =
+            layers::write(program, &pins, opened.source, &out, &layers, options.kodata_created).await?;
+        let (made, kept) = self.ko_made(image, program, &pins, &layers, &options).await?;
+        self.keep(plan, &image.name, fingerprint.as_ref(), &kept).await;
+        self.ko_published(making, image, program, made).await
+    }
+
+    /// A directory of this build alone, gone with it.
+    pub(super) async fn scratch(&self) -> Result<TempDir, Failure> {
+        let place = self.settings.scratch.clone();
+        blocking(move || {
+            let made = std::fs::create_dir_all(&place)
+                .and_then(|()| tempfile::Builder::new().prefix("build-").tempdir_in(&place))
+                .and_then(|dir| std::fs::create_dir(dir.path().join("layers")).map(|()| dir));
+            made.map_err(|error| internal(format!("{}: {error}", place.display())))
+        })
+        .await
+    }
+
+    async fn compile(
+        &self,
+        making: &Making<'_>,
+        program: &KoImage,
+        pins: &Pins,
+        dirs: &crate::solve::ContextDirs,
+        out: &Path,
+    ) -> Result<(), Failure> {
+        let _timing = metrics::time(Stage::Solve);
+        let mut go = program.compile.clone();
+        go.toolchain.clone_from(&pins.toolchain);
+        let graph = |builder: &Platform| {
+            let builder = crate::solve::ko::platform(builder);
+            compile(&go, &program.program, &builder, true)
+        };
+        let files = FileSolve { graph: FileGraph::Known(&graph), out, limit_bytes: LIMIT_BYTES };
+        self.builders.files(making.job.push.app.name.as_str(), &files, dirs, making.events).await
+    }
+
+    /// Images, and the index over them, as they now stand in the registry.
+    async fn ko_made(
+        &self,
+        image: &ImagePlan,
+        program: &KoImage,
+        pins: &Pins,
+        compiled: &Compiled,
+        options: &ImageOptions,
+    ) -> Result<(Made, Kept), Failure> {
+        let bases = pins.base.images(&self.registry, &pins.chosen).await.map_err(failure)?;
+        let mut images: Vec<Image> = Vec::new();
+        for ((base, chosen), binary) in bases.iter().zip(&pins.chosen).zip(&compiled.binaries) {
+            let layers = ko::Layers {
+                kodata: compiled.kodata.layer.clone(),
+                binary: binary.file.layer.clone(),
+                debugger: None,
+            };
+            let entry = chosen.entry.as_ref();
+            images.push(ko::image(base, &pins.base.reference, entry, &layers, options).map_err(failure)?);
+        }
+        let parts: Vec<Parts<'_>> = bases
+            .iter()
+            .zip(&images)
+            .zip(&compiled.binaries)
+            .map(|((base, image), binary)| Parts {
+                base,
+                image,
+                layers: vec![&compiled.kodata, &binary.file],
+            })
+            .collect();
+        publish::images(&self.registry, &image.name, &pins.base, &parts).await.map_err(failure)?;
+        self.image_sboms(image, &images, compiled).await?;
+        let kept = kept(&pins.chosen, &images);
+        let made = match (pins.base.index(), images.as_slice()) {
+            (Some(base), [_, _, ..]) => self.ko_index(image, base, &pins.base, &kept, options).await?,
+            (_, [only]) => Made { top: only.manifest.clone(), index: None },
+            _ => {
+                return Err(internal(format!(
+                    "{} was compiled for no platform",
+                    program.compile.import_path
+                )));
+            }
+        };
+        Ok((made, kept))
+    }
+
+    async fn image_sboms(
+        &self,
+        image: &ImagePlan,
+        images: &[Image],
+        compiled: &Compiled,
+    ) -> Result<(), Failure> {
+        for (made, binary) in images.iter().zip(&compiled.binaries) {
+            let sbom = ko::image_sbom(TOOL, made, &binary.info);
+            let attached = ko::referrer(sbom, &made.manifest);
+            publish::attach(&self.registry, &image.name, &made.manifest, &attached).await.map_err(failure)?;
+        }
+        Ok(())
+    }
+
+    /// The index over the images, with what the commit has it say.
+    async fn ko_index(
+        &self,
+        image: &ImagePlan,
+        base_index: &ko::BaseIndex,
+        base: &Base,
+        kept: &Kept,
+        options: &ImageOptions,
+    ) -> Result<Made, Failure> {
+        let mut options = options.clone();
+        for (name, value) in &image.annotations {
+            options.annotations.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+        let (images, created) = (kept.images.clone(), kept.created.clone());
+        let index = ko::index(base_index, &base.reference, images, created, &options);
+        self.pass(Point::BeforeIndexPush).await?;
+        publish::document(&self.registry, &image.name, &index.document).await.map_err(failure)?;
+        let attached = ko::referrer(ko::index_sbom(TOOL, &index), &index.document);
+        publish::attach(&self.registry, &image.name, &index.document, &attached).await.map_err(failure)?;
+        self.pass(Point::AfterIndexPush).await?;
+        Ok(Made { top: index.document.clone(), index: Some(index) })
+    }
+
+    /// The images of an earlier build, below an index of this one.
+    async fn ko_again(
+        &self,
+        image: &ImagePlan,
+        base: &Base,
+        kept: Kept,
+        options: &ImageOptions,
+    ) -> Result<Made, Failure> {
+        match (base.index(), kept.images.as_slice()) {
+            (Some(index), [_, _, ..]) => self.ko_index(image, index, base, &kept, options).await,
+            (_, [only]) => {
+                let reference = only.digest.clone().into();
+                let manifest = self.registry.get_manifest(&image.name, &reference).await.map_err(failure)?;
+                let (media_type, digest, bytes) =
+                    (manifest.media_type, manifest.digest, manifest.bytes.to_vec());
+                Ok(Made { top: Document { media_type, digest, bytes }, index: None })
+            }
+            _ => Err(internal("an earlier build of these programs was for other platforms")),
+        }
+    }
+
+    async fn ko_published(
+        &self,
+        making: &Making<'_>,
+        image: &ImagePlan,
+        program: &KoImage,
+        made: Made,
+    ) -> Result<Publication, Failure> {
+        let platforms: Vec<Platform> =
+            program.compile.targets.iter().map(|target| target.platform.clone()).collect();
+        let Document { media_type, digest, bytes } = made.top;
+        tracing::info!(build = %making.job.build, image = %image.name, %digest, indexed = made.index.is_some(), "assembled");
+        let event = BuildEvent::Assembled { image: image.name.clone(), digest: digest.clone(), platforms };
+        making.events.emit(event);
+        Ok(Publication {
+            build: making.job.build.clone(),
+            image: image.name.clone(),
+            digest,
+            media_type,
+            bytes,
+            tags: image.tags.clone(),
+            unshared: image.unshared,
+        })
+    }
+}
+
+fn kept(chosen: &[Chosen], images: &[Image]) -> Kept {
+    let described = |(chosen, image): (&Chosen, &Image)| match &chosen.entry {
+        Some(entry) => ko::described(entry, image),
+        None => image.manifest.descriptor(),
+    };
+    Kept {
+        images: chosen.iter().zip(images).map(described).collect(),
+        created: images.first().map(|image| image.created.clone()).unwrap_or_default(),
+    }
+}
+
+/// What decides the images: the commit, which Go writes into programs, what it says of versions, base and toolchain, and the
+/// whole plan of the image. The ref's caches among it: what another ref's may have been led to is never taken over.
+fn fingerprint(plan: &BuildPlan, image: &ImagePlan, program: &KoImage, pins: &Pins) -> Option<Digest> {
+    let mut key = program.clone();
+    key.compile.no_cache = false;
+    key.compile.pull = false;
+    key.compile.toolchain.clone_from(&pins.toolchain);
+    let of_source = (&plan.commit, &pins.git_id);
+    let json =
+        serde_json::to_vec(&(BuildPlan::VERSION, "ko", &image.name, key, &pins.base.digest, of_source));
+    json.ok().map(|json| Digest::of(&json))
+}
+
+/// What stands in the images beside program and kodata.
+fn options(program: &KoImage) -> Result<ImageOptions, Failure> {
+    let extras = &program.extras;
+    let pair = |entry: &String| {
+        let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+        (name.to_owned(), value.to_owned())
+    };
+    Ok(ImageOptions {
+        import_path: program.compile.import_path.clone(),
+        labels: extras.labels.clone(),
+        annotations: extras.annotations.clone(),
+        expose: extras.ports.clone(),
+        working_dir: extras.workdir.clone(),
+        cmd: extras.args.clone(),
+        env: extras.env.iter().map(pair).collect(),
+        created: epoch(program, "SOURCE_DATE_EPOCH")?,
+        kodata_created: epoch(program, "KO_DATA_DATE_EPOCH")?,
+        ..ImageOptions::default()
+    })
+}
+
+/// A time that ko takes from its environment, as the app's build arguments give it.
+fn epoch(program: &KoImage, name: &'static str) -> Result<Option<Epoch>, Failure> {
+    let env = program.compile.targets.first().map(|target| target.env.as_slice()).unwrap_or_default();
+    let Some((_, text)) = env.iter().find(|(known, _)| known == name) else { return Ok(None) };
+    let epoch = text.parse().ok().and_then(Epoch::new);
+    epoch.map(Some).ok_or_else(|| {
+        let report =
+            Report::user(format!("{name} is {text:?}, which is no time")).hint("give it as Unix seconds");
+        failure(report)
+    })
+}
