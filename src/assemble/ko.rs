@@ -31,6 +31,7 @@ mod layer;
 mod naming;
 mod platform;
 mod reference;
+pub mod resolve;
 mod sbom;
 mod spdx;
 mod tar;
