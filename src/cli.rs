@@ -21,6 +21,7 @@ pub mod engine;
 mod figures;
 pub mod history;
 pub mod hook;
+pub mod ko;
 pub mod plan;
 pub mod prune;
 pub mod serve;
@@ -53,6 +54,8 @@ enum Command {
     Build(Box<build::Args>),
     /// Build a spin application and push its artifact, with the flags of `spin build` and `spin registry push`.
     Spin(spin::Args),
+    /// Build Go programs as ko does, with ko's flags, and without ko or Go.
+    Ko(Box<ko::Args>),
     /// Look at and look after BuildKit daemons: cache, records of builds, workers, definitions.
     Buildkit(buildkit::Args),
     /// Print the effective configuration and where each value came from.
@@ -78,6 +81,7 @@ impl Cli {
             Command::Plan(args) => plan::run(args),
             Command::Build(args) => build::run(*args),
             Command::Spin(args) => spin::run(args),
+            Command::Ko(args) => ko::run(*args),
             Command::Buildkit(args) => buildkit::run(args),
             Command::Config(args) => config::run(args),
             Command::Doctor(args) => doctor::run(args),

@@ -19,8 +19,8 @@ use crate::ko_program::{
 use crate::support::engines;
 
 /// A registry by curl, without any library of ours between.
-struct Depot {
-    repository: String,
+pub(crate) struct Depot {
+    pub(crate) repository: String,
 }
 
 impl Depot {
@@ -104,7 +104,7 @@ impl Depot {
         }
     }
 
-    fn seen(&self, printed: String) -> Seen {
+    pub(crate) fn seen(&self, printed: String) -> Seen {
         let digest: Digest = printed.rsplit_once('@').unwrap().1.parse().unwrap();
         let top = json(&self.manifest(digest.as_str()));
         let (index, index_sbom, images) = match top["manifests"].as_array() {
@@ -157,7 +157,7 @@ fn go_stand_in(dir: &Path) -> PathBuf {
 }
 
 /// A command that Go's and ko's settings of whoever runs the tests do not reach.
-fn clean(program: &Path, dir: &Path) -> Command {
+pub(crate) fn clean(program: &Path, dir: &Path) -> Command {
     let mut command = Command::new(program);
     for name in [
         "GOFLAGS",
@@ -244,7 +244,7 @@ fn compared(case: &Case, go: Option<&Path>, dir: &Path, program: &Program<'_>) -
     (kos, ours, root)
 }
 
-fn lines(value: &Value) -> Vec<String> {
+pub(crate) fn lines(value: &Value) -> Vec<String> {
     serde_json::to_string_pretty(value).unwrap().lines().map(str::to_owned).collect()
 }
 

@@ -30,6 +30,7 @@ mod git_stamp;
 mod health;
 mod house;
 mod ko_assembly;
+mod ko_command;
 #[path = "../fake/ko_program.rs"]
 mod ko_program;
 mod ko_push;

@@ -1,0 +1,148 @@
+//! ko's flags, as `ko build` v0.19.1 has them, and what of them is refused. Pure.
+
+use std::path::PathBuf;
+
+use crate::assemble::ko::Naming;
+use crate::cli::builder::BuilderArgs;
+use crate::error::Report;
+
+#[derive(Debug, clap::Args)]
+pub struct BuildArgs {
+    /// Main packages: ./cmd/app, or whole import paths, with or without ko:// [default: .].
+    #[arg(value_name = "IMPORTPATH")]
+    pub import_paths: Vec<String>,
+    #[command(flatten)]
+    pub flags: KoFlags,
+}
+
+/// What every command takes that builds.
+#[derive(Debug, Clone, clap::Args)]
+pub struct KoFlags {
+    /// Name images as KO_DOCKER_REPO, with nothing after it.
+    #[arg(long)]
+    pub bare: bool,
+    /// Name images after the last part of their import path, without its MD5.
+    #[arg(short = 'B', long)]
+    pub base_import_paths: bool,
+    /// Name images after their whole import path.
+    #[arg(short = 'P', long)]
+    pub preserve_import_paths: bool,
+    /// Refused: there is no debugger to put into images.
+    #[arg(long)]
+    pub debug: bool,
+    /// Compile without optimizations.
+    #[arg(long)]
+    pub disable_optimizations: bool,
+    /// KEY=VALUE for the manifests; again for each one, or with commas.
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
+    pub image_annotation: Vec<String>,
+    /// KEY=VALUE for the configuration; again for each one, or with commas.
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
+    pub image_label: Vec<String>,
+    /// A file for the references by digest of everything that was published.
+    #[arg(long, value_name = "FILE")]
+    pub image_refs: Option<PathBuf>,
+    /// Whom the program runs as.
+    #[arg(long, value_name = "USER")]
+    pub image_user: Option<String>,
+    /// Speak plain http to the registry of KO_DOCKER_REPO.
+    #[arg(long)]
+    pub insecure_registry: bool,
+    /// How many programs are compiled at once at most; they are compiled one after the other, each for all platforms at once.
+    #[arg(short, long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub jobs: Option<u32>,
+    /// Flags for the linker, in place of those of .ko.yaml; again for each one.
+    #[arg(long, value_name = "FLAGS", value_delimiter = ',')]
+    pub ldflags: Vec<String>,
+    /// Refused: images are not loaded into a container engine.
+    #[arg(short = 'L', long)]
+    pub local: bool,
+    /// A directory that the images are added to in OCI's layout.
+    #[arg(long, value_name = "DIR")]
+    pub oci_layout_path: Option<PathBuf>,
+    /// all, or OS[/ARCH[/VARIANT]] with commas [default: of .ko.yaml, else linux/amd64].
+    #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
+    pub platform: Vec<String>,
+    /// Whether images are pushed to KO_DOCKER_REPO.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub push: bool,
+    /// spdx, or none.
+    #[arg(long, value_name = "FORM", default_value = "spdx")]
+    pub sbom: String,
+    /// A directory for the SBOMs.
+    #[arg(long, value_name = "DIR")]
+    pub sbom_dir: Option<PathBuf>,
+    /// Print references by tag, without digests.
+    #[arg(long)]
+    pub tag_only: bool,
+    /// Tags of the images, with commas.
+    #[arg(short, long, value_name = "TAG", value_delimiter = ',', default_value = "latest")]
+    pub tags: Vec<String>,
+    /// Refused: --oci-layout-path holds the same.
+    #[arg(long, value_name = "FILE")]
+    pub tarball: Option<PathBuf>,
+    /// Show every line of the build.
+    #[arg(short, long)]
+    pub verbose: bool,
+    #[command(flatten)]
+    pub builder: BuilderArgs,
+    /// What is asked for base images before a registry, HOST=MIRROR; again for each one.
+    #[arg(long, value_name = "HOST=MIRROR")]
+    pub mirror: Vec<String>,
+}
+
+impl KoFlags {
+    /// What is not done here, with the reason and what to do instead.
+    pub fn refusal(&self, repository: Option<&str>) -> Result<(), Report> {
+        let refuse =
+            |flag: &str, why: &str, instead: &str| Err(Report::user(format!("{flag}: {why}")).hint(instead));
+        if self.debug {
+            return refuse(
+                "--debug",
+                "ko compiles Delve from its repository, and lemnos has none to put into images",
+                "build without it; --disable-optimizations makes a program that Delve attached from outside can follow",
+            );
+        }
+        let local = repository.is_some_and(|repository| {
+            repository.starts_with("ko.local") || repository.starts_with("kind.local")
+        });
+        if self.local || local {
+            return refuse(
+                "--local",
+                "images are not loaded into a container engine or a kind cluster",
+                "name a registry in KO_DOCKER_REPO, or take --oci-layout-path and load the image with skopeo",
+            );
+        }
+        if self.tarball.is_some() {
+            return refuse(
+                "--tarball",
+                "docker's archive form is not written",
+                "take --oci-layout-path, which holds the same: skopeo copies it into an archive",
+            );
+        }
+        if !matches!(self.sbom.as_str(), "spdx" | "none") {
+            return refuse(
+                "--sbom",
+                &format!("{:?} is no form of an SBOM", self.sbom),
+                "write spdx, or none",
+            );
+        }
+        if let Some(bad) = self.ldflags.iter().find(|flags| flags.contains("{{")) {
+            return refuse(
+                "--ldflags",
+                &format!("{bad:?} is a template, and those are filled in for .ko.yaml alone"),
+                "write it into .ko.yaml",
+            );
+        }
+        Ok(())
+    }
+
+    pub fn naming(&self) -> Naming {
+        match (self.preserve_import_paths, self.base_import_paths, self.bare) {
+            (true, ..) => Naming::Path,
+            (_, true, _) => Naming::Base,
+            (.., true) => Naming::Bare,
+            _ => Naming::Md5,
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! One program after the other, from import path to image: planned as a push plans it, compiled, and put together.
+
+use std::collections::BTreeMap;
+use std::io::{BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use super::args::KoFlags;
+use super::compile::{cache_namespace, compile};
+use super::deliver::{Deliver, Made};
+use super::facts::facts;
+use super::files::Worktree;
+use super::names;
+use super::project::Project;
+use crate::assemble::base::{self, Base, Chosen};
+use crate::assemble::ko::{
+    self, BuildInfo, Capabilities, Epoch, Image, ImageOptions, KoError, Platforms, Product,
+};
+use crate::assemble::publish::LayerFile;
+use crate::buildkit::{Client, DockerConfig, Mode};
+use crate::cli::build::screen::Screen;
+use crate::cli::serve::wiring;
+use crate::config::{self, Config, Environment, Layer};
+use crate::error::Report;
+use crate::kinds::ko::{Facts, Input, KoConfig, images};
+use crate::model::{KoImage, Platform, SourceRules};
+use crate::registry::Registry;
+
+/// gzip's fastest, as ko has it.
+const LEVEL: u32 = 1;
+/// What of the environment is Go's, and reaches the compiler.
+const GO_VARIABLES: [&str; 13] = [
+    "CGO_ENABLED",
+    "GO111MODULE",
+    "GOAMD64",
+    "GOARM",
+    "GOEXPERIMENT",
+    "GOFLAGS",
+    "GOINSECURE",
+    "GONOPROXY",
+    "GONOSUMDB",
+    "GOPRIVATE",
+    "GOPROXY",
+    "GOSUMDB",
+    "GOWORK",
+];
+
+/// Everything that is known before a daemon is asked: what `lemnos ko build` and whatever else builds references has.
+pub struct Programs<'a> {
+    flags: &'a KoFlags,
+    environment: &'a Environment,
+    project: Project,
+    config: Config,
+    facts: Facts,
+    arguments: BTreeMap<String, String>,
+    registry: Registry,
+    deliver: Deliver,
+}
+
+impl<'a> Programs<'a> {
+    /// Reads flags, environment and the project that the command was given in.
+    pub fn open(flags: &'a KoFlags, environment: &'a Environment) -> Result<Self, Report> {
+        let repository = environment.get("KO_DOCKER_REPO").filter(|name| !name.is_empty());
+        flags.refusal(repository)?;
+        let deliver = Deliver::read(flags, repository)?;
+        let mut layer = Layer::default().flag("--mirror", flags.mirror.clone());
+        if let (true, Some(repository)) = (flags.insecure_registry, repository) {
+            let host = repository.split('/').next().unwrap_or(repository);
+            layer = layer.flag("--plain-http", vec![host.to_owned()]);
+        }
+        let config = config::resolve(None, None, layer, environment)?;
+        let project = Project::find(environment)?;
+        let facts = facts(&project.source, environment)?;
+        let named = project.named_variables();
+        let known = GO_VARIABLES.into_iter().chain(named.iter().map(String::as_str));
+        let arguments =
+            known.filter_map(|name| Some((name.to_owned(), environment.get(name)?.to_owned()))).collect();
+        let registry = Registry::new(wiring::registry(&config))?;
+        Ok(Self { flags, environment, project, config, facts, arguments, registry, deliver })
+    }
+
+    /// Builds and publishes the programs at these import paths; the references that stand for them, in their order.
+    pub async fn published(&self, import_paths: &[String]) -> Result<Vec<String>, Report> {
+        let builders = self.flags.builder.builders()?;
+        let builder = builders.first().ok_or_else(|| Report::internal("no builder was found"))?;
+        let client = Client::connect(&builder.endpoint, std::time::Duration::from_secs(30)).await?;
+        let mode = if self.flags.verbose { Mode::Plain } else { Mode::Auto };
+        let screen = Screen::new(mode, self.environment).map_err(|cause| Report::user(cause.to_string()))?;
+        let built = tokio::select! {
+            built = self.all(import_paths, &client, &screen) => built,
+            never = screen.draw() => match never {},
+        };
+        screen.finish(false);
+        let made = built?;
+        self.deliver.all(&self.registry, &made).await
+    }
+
+    async fn all(
+        &self,
+        import_paths: &[String],
+        client: &Client,
+        screen: &Screen,
+    ) -> Result<Vec<Made>, Report> {
+        let mut made: Vec<Made> = Vec::new();
+        let mut known: Vec<String> = Vec::new();
+        for given in import_paths {
+            let path = names::import_path(given, &self.project.here_below)?;
+            if known.contains(&path) {
+                continue;
+            }
+            made.push(self.one(&path, client, screen).await?);
+            known.push(path);
+        }
+        Ok(made)
+    }
+
+    /// The program as it is planned for these platforms.
+    fn plan(&self, import_path: &str, platforms: &[Platform]) -> Result<KoImage, Report> {
+        let tree = self.project.tree(import_path);
+        let namespace = cache_namespace(&self.project.source);
+        let planned = images(&Input {
+            tree: &tree,
+            platforms,
+            arguments: &self.arguments,
+            facts: &self.facts,
+            cache_namespace: &namespace,
+            sources: &SourceRules::default(),
+            netrc: false,
+            ssh: false,
+            no_cache: false,
+            pull: false,
+        })?;
+        let mut images = planned.images.into_iter();
+        let mut image = images.next().ok_or_else(|| Report::internal("nothing was planned"))?;
+        for target in &mut image.compile.targets {
+            if self.flags.disable_optimizations {
+                target.args.push("-gcflags".to_owned());
+                target.args.push("all=-N -l".to_owned());
+            }
+            if !self.flags.ldflags.is_empty() {
+                target.args.retain(|arg| !arg.starts_with("-ldflags="));
+                target.args.push(format!("-ldflags={}", self.flags.ldflags.join(" ")));
+            }
+        }
+        let dirs = [self.project.root_below.as_str(), image.compile.dir.as_str()];
+        let dirs: Vec<&str> = dirs.into_iter().filter(|dir| !dir.is_empty()).collect();
+        image.compile.dir = dirs.join("/");
+        if let Some(kodata) = &mut image.kodata
+            && !self.project.root_below.is_empty()
+        {
+            kodata.path = format!("{}/{}", self.project.root_below, kodata.path);
+        }
+        Ok(image)
+    }
+
+    /// Flag, environment, configuration, what ko takes otherwise.
+    fn platforms(&self, config: &KoConfig) -> Result<Platforms, Report> {
+        let set = |name: &str| self.environment.get(name).filter(|text| !text.is_empty());
+        let text = if !self.flags.platform.is_empty() {
+            self.flags.platform.join(",")
+        } else if let Some(text) = set("KO_DEFAULTPLATFORMS") {
+            text.to_owned()
+        } else if !config.default_platforms.is_empty() {
+            config.default_platforms.iter().map(|at| at.value.as_str()).collect::<Vec<_>>().join(",")
+        } else {
+            let (os, arch) = (set("GOOS").unwrap_or("linux"), set("GOARCH").unwrap_or("amd64"));
+            match set("GOARM").filter(|_| arch == "arm") {
+                Some(level) => format!("{os}/{arch}/v{level}"),
+                None => format!("{os}/{arch}"),
+            }
+        };
+        Ok(text.parse::<Platforms>()?)
+    }
+
+    async fn one(&self, import_path: &str, client: &Client, screen: &Screen) -> Result<Made, Report> {
+        let tree = self.project.tree(import_path);
+        let config = match self.project.has_config() {
+            true => KoConfig::read(&tree, ".ko.yaml")?,
+            false => KoConfig::default(),
+        };
+        let wanted = self.platforms(&config)?;
+        // which base it is, is known before which platforms it has
+        let any = "linux/amd64".parse::<Platform>()?;
+        let first = self.plan(import_path, std::slice::from_ref(&any))?;
+        let own = config.base_image_overrides.contains_key(&first.compile.import_path.to_lowercase());
+        let named = self.environment.get("KO_DEFAULTBASEIMAGE").filter(|name| !name.is_empty() && !own);
+        let base = base::resolve(&self.registry, named.unwrap_or(&first.base)).await?;
+        let chosen = self.chosen(&base, &wanted).await?;
+        let platforms: Result<Vec<Platform>, Report> =
+            chosen.iter().map(|chosen| names::platform(&chosen.platform)).collect();
+        let program = self.plan(import_path, &platforms?)?;
+        if program.compile.targets.len() != chosen.len() {
+            let message = format!("the base image {} has one platform twice", base.reference);
+            return Err(Report::user(message).hint("name the variant: linux/arm64/v8"));
+        }
+        let scratch = scratch()?;
+        let out = scratch.path().join("out");
+        let auth = Arc::new(self.docker_config()?);
+        compile(client, &self.project, &program, auth, &out, screen).await?;
+        self.assembled(program, base, chosen, scratch).await
+    }
+
+    async fn chosen(&self, base: &Base, wanted: &Platforms) -> Result<Vec<Chosen>, Report> {
+        let Some(index) = base.index() else {
+            let alone = Chosen { entry: None, platform: ko::BasePlatform::default() };
+            let images = base.images(&self.registry, std::slice::from_ref(&alone)).await?;
+            let image = images.first().ok_or_else(|| Report::internal("the base image is gone"))?;
+            return Ok(vec![Chosen { entry: None, platform: wanted.of_image(image)? }]);
+        };
+        let entries = wanted.choose(index)?.into_iter();
+        Ok(entries
+            .filter_map(|entry| {
+                Some(Chosen { platform: entry.platform.clone()?, entry: Some(entry.clone()) })
+            })
+            .collect())
+    }
+
+    fn docker_config(&self) -> Result<DockerConfig, Report> {
+        let read = match &self.config.docker_config {
+            Some(path) => DockerConfig::read(path),
+            None => DockerConfig::parse(b"{}"),
+        };
+        read.map_err(|error| Report::user(error.to_string()))
+    }
+
+    fn options(&self, program: &KoImage) -> Result<ImageOptions, Report> {
+        let epoch = |name: &str| -> Result<Option<Epoch>, Report> {
+            let text = self.environment.get(name).filter(|text| !text.is_empty());
+            Ok(text.map(str::parse::<Epoch>).transpose()?)
+        };
+        Ok(ImageOptions {
+            import_path: program.compile.import_path.clone(),
+            created: epoch("SOURCE_DATE_EPOCH")?,
+            kodata_created: epoch("KO_DATA_DATE_EPOCH")?,
+            labels: names::pairs("--image-label", &self.flags.image_label)?,
+            annotations: names::pairs("--image-annotation", &self.flags.image_annotation)?,
+            user: self.flags.image_user.clone(),
+            ..ImageOptions::default()
+        })
+    }
+
+    /// Layers, images, and the index over them.
+    async fn assembled(
+        &self,
+        program: KoImage,
+        base: Base,
+        chosen: Vec<Chosen>,
+        scratch: TempDir,
+    ) -> Result<Made, Report> {
+        let options = self.options(&program)?;
+        let bases = base.images(&self.registry, &chosen).await?;
+        let capabilities = Capabilities::parse(&program.capabilities)?;
+        let worktree = Worktree(self.project.source.clone());
+        let (dir, time) = (scratch.path().to_owned(), options.kodata_created);
+        let layers = {
+            let program = program.clone();
+            let written = tokio::task::spawn_blocking(move || {
+                layers(&program, &worktree, capabilities.as_ref(), &dir, time)
+            });
+            written.await.map_err(|error| Report::internal(error.to_string()))??
+        };
+        let Layers { kodata, binaries } = layers;
+        let mut images: Vec<Image> = Vec::new();
+        for ((image, chosen), (binary, _)) in bases.iter().zip(&chosen).zip(&binaries) {
+            let layers =
+                ko::Layers { kodata: kodata.layer.clone(), binary: binary.layer.clone(), debugger: None };
+            images.push(ko::image(image, &base.reference, chosen.entry.as_ref(), &layers, &options)?);
+        }
+        let entries: Option<Vec<_>> = chosen.iter().map(|chosen| chosen.entry.as_ref()).collect();
+        let product = match (base.index(), entries) {
+            (Some(index), Some(entries)) => {
+                let over = entries.into_iter().zip(images.clone()).collect();
+                ko::product(index, &base.reference, over, &options)?
+            }
+            _ => {
+                Product::Image(images.first().cloned().ok_or_else(|| Report::internal("no image was made"))?)
+            }
+        };
+        let import_path = program.compile.import_path;
+        Ok(Made { import_path, base, bases, images, product, kodata, binaries, _scratch: scratch })
+    }
+}
+
+fn scratch() -> Result<TempDir, Report> {
+    let made = tempfile::Builder::new().prefix("lemnos-ko-").tempdir();
+    let made = made.and_then(|dir| std::fs::create_dir(dir.path().join("out")).map(|()| dir));
+    made.map_err(|error| Report::internal(format!("a directory for the build: {error}")))
+}
+
+struct Layers {
+    kodata: LayerFile,
+    binaries: Vec<(LayerFile, BuildInfo)>,
+}
+
+fn layers(
+    program: &KoImage,
+    worktree: &Worktree,
+    capabilities: Option<&Capabilities>,
+    dir: &Path,
+    time: Option<Epoch>,
+) -> Result<Layers, KoError> {
+    let kodata = match &program.kodata {
+        Some(kodata) => ko::kodata(worktree, &kodata.path, "")?,
+        None => Vec::new(),
+    };
+    let kodata = layer(dir.join("kodata"), |out| ko::kodata_tar(worktree, &kodata, time, out))?;
+    let name = ko::app_name(&program.compile.import_path);
+    let mut binaries = Vec::new();
+    for target in &program.compile.targets {
+        let binary = dir.join("out").join(target.directory()).join(&program.program);
+        let failed = |cause| KoError::Read { name: name.to_owned(), cause };
+        // what came from a builder may be a link to anything here
+        let found = std::fs::symlink_metadata(&binary).map_err(failed)?;
+        if !found.is_file() {
+            return Err(KoError::BuildInfo { problem: "the compiler's output is no file".to_owned() });
+        }
+        let open = || std::fs::File::open(&binary).map(BufReader::new).map_err(failed);
+        let info = BuildInfo::read(&mut open()?)?;
+        let (mut content, path) = (open()?, dir.join(target.directory()));
+        let packed = layer(path, |out| ko::binary_tar(name, found.len(), capabilities, &mut content, out))?;
+        binaries.push((packed, info));
+    }
+    Ok(Layers { kodata, binaries })
+}
+
+fn layer(
+    path: PathBuf,
+    tar: impl FnOnce(&mut dyn Write) -> Result<(), KoError>,
+) -> Result<LayerFile, KoError> {
+    let out = BufWriter::new(std::fs::File::create_new(&path).map_err(KoError::Write)?);
+    let layer = ko::compress(out, LEVEL, tar)?;
+    Ok(LayerFile { layer, path })
+}

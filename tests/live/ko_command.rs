@@ -1,0 +1,241 @@
+//! ko v0.19.1 and `lemnos ko build` on the same trees, over the same base: the same references, images, SBOMs and files.
+//!
+//! ko compiles with the Go of this machine, lemnos with a toolchain image of the same Go.
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use lemnos::model::BuildId;
+use serde_json::Value;
+
+use crate::ko_assembly::{Depot, clean, lines};
+use crate::support::{engines, image};
+
+const MAIN: &str = "package main\n\nvar version = \"none\"\n\nfunc main() { println(version) }\n";
+
+/// A worktree, where its image goes, and what both commands are told.
+struct Shop {
+    dir: tempfile::TempDir,
+    below: &'static str,
+    root: String,
+    env: Vec<(&'static str, String)>,
+}
+
+impl Shop {
+    fn new(files: &[(&str, &str)]) -> Self {
+        image("golang");
+        image("static");
+        let dir = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let root = format!("{}/{}", engines().registry, BuildId::generate());
+        let base = format!("{}/chainguard/static:latest", engines().base_registry);
+        let env = vec![("KO_DOCKER_REPO", format!("{root}/team")), ("KO_DEFAULTBASEIMAGE", base)];
+        Self { dir, below: "", root, env }
+    }
+
+    fn git(&self, args: &[&str]) {
+        let identity = ["-c", "user.name=Dev", "-c", "user.email=dev@example.com"];
+        let output =
+            Command::new("git").current_dir(self.dir.path()).args(identity).args(args).output().unwrap();
+        assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Everything in one commit, which is a version.
+    fn committed(self) -> Self {
+        self.git(&["init", "-q", "-b", "main"]);
+        self.git(&["add", "-A"]);
+        self.git(&["commit", "-q", "-m", "First"]);
+        self.git(&["tag", "-a", "-m", "v1.2.0", "v1.2.0"]);
+        self
+    }
+
+    fn run(&self, program: &Path, args: &[&str]) -> Output {
+        let mut command = clean(program, &self.dir.path().join(self.below));
+        // Go's own settings file of whoever runs the tests may turn the stamping off
+        command
+            .args(args)
+            .env("GOENV", "off")
+            .envs(self.env.iter().map(|(name, value)| (name, value.as_str())));
+        command.output().unwrap()
+    }
+
+    fn ko(&self, args: &[&str]) -> String {
+        let output = self.run(&engines().ko, &[&["build"], args].concat());
+        assert!(output.status.success(), "ko {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn lemnos_output(&self, args: &[&str]) -> Output {
+        let builder = ["ko", "build", "--builder", &engines().buildkit];
+        self.run(Path::new(env!("CARGO_BIN_EXE_lemnos")), &[&builder, args].concat())
+    }
+
+    fn lemnos(&self, args: &[&str]) -> String {
+        let output = self.lemnos_output(args);
+        assert!(output.status.success(), "lemnos {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn refused(&self, args: &[&str]) -> String {
+        let output = self.lemnos_output(args);
+        assert!(!output.status.success() && output.stdout.is_empty(), "{args:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// Both of them; every reference that is printed stands for the same.
+    fn same(&self, args: &[&str]) -> Vec<Value> {
+        let (kos, ours) = (self.ko(args), self.lemnos(args));
+        assert_eq!(ours.lines().count(), kos.lines().count(), "{ours}{kos}");
+        let seen = |printed: &str| {
+            let place = printed.split('@').next().unwrap();
+            let tagged = place.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'));
+            let repository = tagged.map_or(place, |(repository, _)| repository).to_owned();
+            Depot { repository }.seen(printed.to_owned())
+        };
+        let pairs = kos.lines().zip(ours.lines());
+        pairs
+            .map(|(kos, ours)| {
+                let (kos, ours) = (seen(kos), seen(ours));
+                for (kos, ours) in kos.images.iter().zip(&ours.images) {
+                    assert!(kos.tars == ours.tars, "{args:?}: the layers differ");
+                }
+                let (kos, ours) = (kos.comparable(&self.root), ours.comparable(&self.root));
+                assert_eq!(lines(&ours), lines(&kos), "{args:?}");
+                ours
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn programs_of_a_module_become_what_ko_makes_of_them() {
+    let config = "defaultPlatforms: [linux/amd64, linux/arm64, linux/arm/v7]\ndefaultLdflags: [-s]\n\
+        builds:\n- id: web\n  main: ./cmd/web\n  env: [GOFLAGS=-tags=shop]\n  ldflags:\n  - -X main.version={{.Env.RELEASE}}-{{.Git.Tag}}-{{.Git.ShortCommit}}\n  \
+        linux_capabilities: [net_bind_service]\n";
+    let mut shop = Shop::new(&[
+        ("go.mod", "module example.com/Shop\n\ngo 1.21\n"),
+        (".ko.yaml", config),
+        ("cmd/web/main.go", MAIN),
+        ("cmd/web/tagged.go", "//go:build shop\n\npackage main\n\nfunc init() { version += \"!\" }\n"),
+        ("cmd/web/kodata/pages/index.html", "<p>"),
+        ("cmd/worker/main.go", MAIN),
+    ]);
+    symlink("pages/index.html", shop.dir.path().join("cmd/web/kodata/start.html")).unwrap();
+    symlink("pages", shop.dir.path().join("cmd/web/kodata/site")).unwrap();
+    shop = shop.committed();
+    shop.env.push(("RELEASE", "seven".to_owned()));
+    let made = shop.same(&["./cmd/web", "example.com/Shop/cmd/worker", "--tags", "v1"]);
+    assert_eq!(made.len(), 2);
+    assert_eq!(made[0]["index"]["manifests"].as_array().unwrap().len(), 3);
+    assert!(made[0]["images"][0]["sbom"].to_string().contains("v1.2.0"), "{}", made[0]["images"][0]["sbom"]);
+    // labels, annotations, a user, several tags, one platform, other names, from a directory below
+    shop.env.push(("SOURCE_DATE_EPOCH", "1700000000".to_owned()));
+    shop.env.push(("KO_DATA_DATE_EPOCH", "1600000000".to_owned()));
+    let flags = ["--image-label", "a=b,c=d", "--image-annotation", "org.example.x=y", "--image-user", "7:8"];
+    let more =
+        ["--platform", "linux/arm64", "-B", "--tags", "v1,latest", "--disable-optimizations", "-j", "2"];
+    shop.same(&[&["./cmd/worker"], &flags[..], &more].concat());
+    shop.same(&["ko://example.com/Shop/cmd/web", "-P", "--platform=all"]);
+    shop.same(&[
+        "./cmd/worker",
+        "--bare",
+        "--platform=linux/amd64",
+        "--ldflags=-X main.version=flag",
+        "--ldflags=-w",
+    ]);
+}
+
+#[test]
+fn workspaces_vendored_modules_and_other_directories_are_found() {
+    let mut shop = Shop::new(&[
+        ("go.work", "go 1.21\n\nuse (\n\t./app\n\t./lib\n)\n"),
+        ("app/go.mod", "module example.com/app\n\ngo 1.21\n"),
+        ("app/main.go", "package main\n\nimport \"example.com/lib\"\n\nfunc main() { println(lib.Word) }\n"),
+        ("lib/go.mod", "module example.com/lib\n\ngo 1.21\n"),
+        ("lib/lib.go", "package lib\n\nconst Word = \"lib\"\n"),
+        ("old/go.mod", "module example.com/old\n\ngo 1.21\n\nrequire example.com/dep v1.0.0\n"),
+        ("old/cmd/run/main.go", "package main\n\nimport \"example.com/dep\"\n\nfunc main() { println(dep.Word) }\n"),
+        ("old/go.sum", "example.com/dep v1.0.0 h1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\nexample.com/dep v1.0.0/go.mod h1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n"),
+        ("old/vendor/modules.txt", "# example.com/dep v1.0.0\n## explicit; go 1.21\nexample.com/dep\n"),
+        ("old/vendor/example.com/dep/dep.go", "package dep\n\nconst Word = \"dep\"\n"),
+    ])
+    .committed();
+    shop.below = "app";
+    shop.same(&[]);
+    // vendored, out of the workspace, from a directory within the module
+    shop.env.push(("GOWORK", "off".to_owned()));
+    shop.below = "old/cmd";
+    shop.same(&["./run"]);
+}
+
+#[test]
+fn files_are_written_as_ko_writes_them_and_nothing_is_pushed_on_request() {
+    let shop = Shop::new(&[("go.mod", "module example.com/shop\n\ngo 1.21\n"), ("main.go", MAIN)]);
+    let without = |text: &str| {
+        let hidden =
+            text.lines().map(|line| line.split_once("@sha256:").map_or(line, |(place, _)| place).to_owned());
+        hidden.collect::<Vec<_>>()
+    };
+    let flags = ["--platform=all", "--sbom-dir=sboms", "--oci-layout-path=layout", "--push=false"];
+    let read = |name: &str| std::fs::read_to_string(shop.dir.path().join(name)).unwrap();
+    let names = || {
+        let entries = std::fs::read_dir(shop.dir.path().join("sboms")).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let kos = (without(&shop.ko(&flags)), names());
+    for name in ["sboms", "layout"] {
+        std::fs::remove_dir_all(shop.dir.path().join(name)).unwrap();
+    }
+    let printed = shop.lemnos(&flags);
+    assert_eq!((without(&printed), names()), kos);
+    let flags = ["--platform=all", "--image-refs=refs", "--push=false"];
+    let kos = (without(&shop.ko(&flags)), without(&read("refs")));
+    std::fs::remove_file(shop.dir.path().join("refs")).unwrap();
+    assert_eq!((without(&shop.lemnos(&flags)), without(&read("refs"))), kos);
+    // another program reads the layout whole
+    let digest = printed.trim().rsplit_once('@').unwrap().1;
+    let layout = format!("oci:{}", shop.dir.path().join("layout").display());
+    let copy = format!("docker://{}/copied:layout", shop.root);
+    let skopeo = Command::new("skopeo")
+        .args(["copy", "--all", "--preserve-digests", "--dest-tls-verify=false", &layout, &copy])
+        .output()
+        .unwrap();
+    assert!(skopeo.status.success(), "{}", String::from_utf8_lossy(&skopeo.stderr));
+    let image = copy.trim_start_matches("docker://");
+    let found = Command::new(&engines().crane).args(["digest", "--insecure", image]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&found.stdout).trim(), digest);
+    assert_eq!(shop.lemnos(&["--tag-only", "-t", "v7"]), shop.ko(&["--tag-only", "-t", "v7"]));
+}
+
+#[test]
+fn what_is_not_done_is_refused_with_the_reason() {
+    let mut shop = Shop::new(&[("go.mod", "module example.com/shop\n\ngo 1.21\n"), ("main.go", MAIN)]);
+    for (args, reason) in [
+        (&["--debug"][..], "--debug: ko compiles Delve"),
+        (&["--local"], "--local: images are not loaded"),
+        (&["--tarball=x.tar"], "--tarball: docker's archive form"),
+        (&["--sbom=cyclonedx"], "is no form of an SBOM"),
+        (&["--ldflags={{.Env.A}}"], "is a template"),
+        (&["--tag-only"], "needs exactly one tag"),
+        (&["--platform=linux/s390x"], "has no linux/s390x"),
+        (&["./..."], "names several packages"),
+        (&["./missing"], "missing"),
+        (&["--image-label", "x"], "is not KEY=VALUE"),
+    ] {
+        let said = shop.refused(args);
+        assert!(said.contains(reason), "{args:?}: {said}");
+    }
+    std::fs::write(shop.dir.path().join("main.go"), "package main\n\nfunc main() { missing() }\n").unwrap();
+    let said = shop.refused(&[]);
+    assert!(said.contains("undefined: missing"), "{said}");
+    shop.env.retain(|(name, _)| *name != "KO_DOCKER_REPO");
+    assert!(shop.refused(&[]).contains("KO_DOCKER_REPO environment variable is unset"));
+}
