@@ -71,6 +71,13 @@ pub mod moby {
             }
         }
     }
+    pub mod exporter {
+        /// `moby.exporter.v1`: exporters that a session chooses.
+        pub mod v1 {
+            #![allow(clippy::all, clippy::pedantic, clippy::restriction, rust_2018_idioms, rustdoc::all)]
+            include!("gen/moby.exporter.v1.rs");
+        }
+    }
     pub mod filesync {
         /// `moby.filesync.v1`: session services.
         pub mod v1 {
@@ -101,6 +108,7 @@ pub use moby::buildkit::v1::frontend as gateway;
 pub use moby::buildkit::v1::sourcepolicy;
 pub use moby::buildkit::v1::sourcepolicy::policysession;
 pub use moby::buildkit::v1::types as worker;
+pub use moby::exporter::v1 as exporter;
 pub use moby::filesync::v1 as session;
 pub use moby::sshforward::v1 as sshforward;
 pub use moby::upload::v1 as upload;

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-const FILES: [&str; 15] = [
+const FILES: [&str; 16] = [
     "buildkit/auth.proto",
     "buildkit/caps.proto",
     "buildkit/control.proto",
+    "buildkit/exporter.proto",
     "buildkit/filesync.proto",
     "buildkit/gateway.proto",
     "buildkit/ops.proto",

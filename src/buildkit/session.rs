@@ -6,6 +6,7 @@
 mod auth;
 mod builder;
 pub mod content;
+pub mod exporter;
 pub mod filesend;
 pub mod filesync;
 mod outgoing;
@@ -22,6 +23,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use content::ContentStore;
+use exporter::ExportChooser;
 use filesend::Export;
 use filesync::{DirSource, LocalDir, Patience, TransferStats};
 use policy::SourceJudge;
@@ -58,6 +60,8 @@ pub struct Session {
     pub stores: BTreeMap<String, Arc<ContentStore>>,
     /// Who judges every source that the build wants to take; without it, the request's own rules do alone.
     pub judge: Option<Arc<dyn SourceJudge>>,
+    /// Who decides, once the result is there, what else to export.
+    pub chooser: Option<Arc<dyn ExportChooser>>,
     /// How long calls wait for the daemon.
     pub patience: Patience,
 }
@@ -81,6 +85,7 @@ impl fmt::Debug for Session {
             .field("uploads", &self.uploads)
             .field("stores", &self.stores.len())
             .field("judge", &self.judge.is_some())
+            .field("chooser", &self.chooser.is_some())
             .finish()
     }
 }

@@ -72,7 +72,7 @@ pub struct SolveRequest {
     pub source_policy: SourcePolicy,
     /// Whether the daemon asks the session about every source, in any case: it does where the session has a judge.
     pub policy_session: bool,
-    /// Whether the session's own exporter may take the result, besides `exporters`.
+    /// Whether the daemon asks the session what else to export, in any case: it does where the session has a chooser.
     pub session_exporter: bool,
     /// Whether steps reach the network through the daemon's proxy only.
     pub proxy_network: bool,

@@ -14,6 +14,7 @@ mod base_images;
 mod build_command;
 mod builder;
 mod buildkit;
+mod buildkit_chooser;
 mod buildkit_commands;
 mod buildkit_flags;
 mod buildkit_gateway;

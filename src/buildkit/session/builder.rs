@@ -10,6 +10,7 @@ use tokio::io::AsyncRead;
 
 use super::auth::AuthProvider;
 use super::content::{ContentStore, StoreError};
+use super::exporter::ExportChooser;
 use super::filesend::Export;
 use super::filesync::{DirSource, SourceError};
 use super::policy::SourceJudge;
@@ -94,6 +95,14 @@ impl SessionBuilder {
     pub fn judge(self, judge: Arc<dyn SourceJudge>) -> Self {
         self.step(|this| match this.session.judge.replace(judge) {
             Some(_) => Err(SessionError::Twice("who judges sources")),
+            None => Ok(()),
+        })
+    }
+
+    /// Who decides, once the result is there, what else to export.
+    pub fn chooser(self, chooser: Arc<dyn ExportChooser>) -> Self {
+        self.step(|this| match this.session.chooser.replace(chooser) {
+            Some(_) => Err(SessionError::Twice("who chooses exporters")),
             None => Ok(()),
         })
     }

@@ -4,6 +4,7 @@
 //! they are announced, and takes the lack of others for an answer.
 
 use lemnos_proto::content::content_server::ContentServer;
+use lemnos_proto::exporter::exporter_server::ExporterServer;
 use lemnos_proto::policysession::policy_verifier_server::PolicyVerifierServer;
 use lemnos_proto::secrets::secrets_server::SecretsServer;
 use lemnos_proto::session::auth_server::AuthServer;
@@ -14,6 +15,7 @@ use tonic::service::{Routes, RoutesBuilder};
 use super::Session;
 use super::auth::AuthService;
 use super::content::ContentService;
+use super::exporter::ExporterService;
 use super::filesend::{Exports, FileSendServer};
 use super::filesync::{self, Patience};
 use super::policy::PolicyService;
@@ -94,6 +96,17 @@ fn add_asked(
                 .max_encoding_message_size(MESSAGE_LIMIT),
         );
         methods.push("/moby.buildkit.v1.sourcepolicy.policysession.PolicyVerifier/CheckPolicy");
+    }
+    if let Some(chooser) = &session.chooser {
+        routes.add_service(
+            ExporterServer::new(ExporterService::new(chooser.clone()))
+                .max_decoding_message_size(MESSAGE_LIMIT)
+                .max_encoding_message_size(MESSAGE_LIMIT),
+        );
+        methods.extend([
+            "/moby.exporter.v1.Exporter/FindExporters",
+            "/moby.exporter.v1.Exporter/FinalizeExport",
+        ]);
     }
     if !session.uploads.is_empty() {
         routes.add_service(UploadServer::new(UploadService::new(session.uploads.clone(), patience)));

@@ -40,6 +40,7 @@ pub(super) fn message(
     request: SolveRequest,
 ) -> Result<wire::SolveRequest, SolveError> {
     let asks = request.policy_session || request.session.judge.is_some();
+    let chooses = request.session_exporter || request.session.chooser.is_some();
     let invalid = |reason: String| SolveError::invalid(reason);
     request.cache_imports.iter().try_for_each(CacheEntry::check_import).map_err(invalid)?;
     request.cache_exports.iter().try_for_each(CacheEntry::check_export).map_err(invalid)?;
@@ -74,7 +75,7 @@ pub(super) fn message(
         exporters,
         exporter_deprecated,
         exporter_attrs_deprecated,
-        enable_session_exporter: request.session_exporter,
+        enable_session_exporter: chooses,
         compatibility_version: request.compatibility_version,
         proxy_network: request.proxy_network,
     })

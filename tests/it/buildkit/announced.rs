@@ -3,16 +3,19 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use lemnos::buildkit::session::exporter::{Built, ExportChooser};
 use lemnos::buildkit::session::filesend::Export;
 use lemnos::buildkit::session::policy::{Judgement, SourceJudge, SourceQuestion};
 use lemnos::buildkit::session::secrets::Secrets;
 use lemnos::buildkit::session::ssh::Agent;
-use lemnos::buildkit::{DockerConfig, Session, SessionError};
+use lemnos::buildkit::{DockerConfig, Exporter, Session, SessionError};
 use lemnos_proto::content::content_client::ContentClient;
 use lemnos_proto::content::{
     AbortRequest, DeleteContentRequest, InfoRequest, ListContentRequest, ListStatusesRequest,
     ReadContentRequest, StatusRequest, UpdateRequest,
 };
+use lemnos_proto::exporter::exporter_client::ExporterClient;
+use lemnos_proto::exporter::{FinalizeExportRequest, FindExportersRequest};
 use lemnos_proto::policysession::CheckPolicyRequest;
 use lemnos_proto::policysession::policy_verifier_client::PolicyVerifierClient;
 use lemnos_proto::secrets::secrets_client::SecretsClient;
@@ -92,6 +95,15 @@ async fn served(channel: Channel) -> BTreeSet<&'static str> {
         "/moby.buildkit.v1.sourcepolicy.policysession.PolicyVerifier/CheckPolicy",
         there(policy.check_policy(CheckPolicyRequest::default())).await,
     );
+    let mut exporter = ExporterClient::new(channel.clone());
+    note(
+        "/moby.exporter.v1.Exporter/FindExporters",
+        there(exporter.find_exporters(FindExportersRequest::default())).await,
+    );
+    note(
+        "/moby.exporter.v1.Exporter/FinalizeExport",
+        there(exporter.finalize_export(FinalizeExportRequest::default())).await,
+    );
     let mut content = ContentClient::new(channel);
     note("/containerd.services.content.v1.Content/Info", there(content.info(InfoRequest::default())).await);
     note(
@@ -135,6 +147,13 @@ impl SourceJudge for Lenient {
     }
 }
 
+#[async_trait::async_trait]
+impl ExportChooser for Lenient {
+    async fn choose(&self, _: Built) -> Result<Vec<Exporter>, String> {
+        Ok(Vec::new())
+    }
+}
+
 #[tokio::test]
 async fn what_is_announced_is_served_and_the_other_way_round() {
     let dir = tempfile::tempdir().unwrap();
@@ -148,6 +167,7 @@ async fn what_is_announced_is_served_and_the_other_way_round() {
         .export(0, Export::dir(dir.path()))
         .upload("u", tokio::io::empty())
         .judge(Arc::new(Lenient))
+        .chooser(Arc::new(Lenient))
         .local_cache(dir.path().to_str().unwrap());
     for (builder, count) in [
         (new(), 2),
@@ -159,7 +179,8 @@ async fn what_is_announced_is_served_and_the_other_way_round() {
         (new().upload("u", tokio::io::empty()), 3),
         (new().local_cache(dir.path().to_str().unwrap()), 11),
         (new().judge(Arc::new(Lenient)), 3),
-        (all, 22),
+        (new().chooser(Arc::new(Lenient)), 4),
+        (all, 24),
     ] {
         let session = serve(builder.build().unwrap()).await;
         let announced: BTreeSet<String> = session
@@ -189,6 +210,10 @@ fn no_name_is_taken_twice() {
         (new().upload("u", tokio::io::empty()).upload("u", tokio::io::empty()), duplicate("uploads", "u")),
         (new().oci_layout("o", path).oci_layout("o", path), duplicate("content stores", "oci:o")),
         (new().judge(Arc::new(Lenient)).judge(Arc::new(Lenient)), SessionError::Twice("who judges sources")),
+        (
+            new().chooser(Arc::new(Lenient)).chooser(Arc::new(Lenient)),
+            SessionError::Twice("who chooses exporters"),
+        ),
         (new().auth(config()).auth(config()), SessionError::Twice("who knows credentials")),
         (
             new().secret_value("s", "").secrets(Arc::new(Secrets::default())),
