@@ -8,6 +8,7 @@ mod inspect;
 mod logs;
 mod ls;
 mod name;
+mod pin;
 mod record;
 mod rm;
 
@@ -43,6 +44,10 @@ enum Command {
     Inspect(inspect::Args),
     /// Write records of builds to a .dockerbuild file, which Docker Desktop and buildx import.
     Export(export::Args),
+    /// Keep records of builds from going with age.
+    Pin(pin::Args),
+    /// Let records that were kept go with age again.
+    Unpin(pin::Args),
     /// Remove records of builds that have ended, with their logs.
     #[command(visible_alias = "remove")]
     Rm(rm::Args),
@@ -56,6 +61,8 @@ pub fn run(args: Args) -> Result<ExitCode, Report> {
             Command::Logs(args) => logs::run(args, builder).await,
             Command::Inspect(args) => inspect::run(args, builder).await,
             Command::Export(args) => export::run(args, builder).await,
+            Command::Pin(args) => pin::run(args, builder, true).await,
+            Command::Unpin(args) => pin::run(args, builder, false).await,
             Command::Rm(args) => rm::run(args, builder).await,
         }
     })

@@ -370,6 +370,18 @@ async fn history_is_listed_told_and_removed() {
         assert!(refused.status == status && refused.err.contains(says), "{given}: {}", refused.err);
     }
 
+    let pinned = || {
+        let listed = place.buildctl(&["debug", "histories"]);
+        let marked = listed.lines().filter(|line| line.trim_end().ends_with('*'));
+        marked.map(|line| line.split_whitespace().nth(1).unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(place.said(&["history", "pin", "aagood", "nobody"]).status, 3);
+    assert!(pinned().is_empty(), "nothing is pinned where a word is not understood");
+    assert_eq!(place.well(&["history", "pin", "aagood"]).out, "aagood\n");
+    assert_eq!(pinned(), ["aagood"]);
+    assert_eq!(place.well(&["history", "unpin", "^1"]).out, "aagood\n");
+    assert!(pinned().is_empty());
+
     assert!(
         place.said(&["history", "rm"]).status == 2
             && place.said(&["history", "rm", "--all", "aa"]).status == 2
