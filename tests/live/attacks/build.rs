@@ -1,6 +1,9 @@
 //! What a pushed tree has the server and its builders do: frontends, rights, cache mounts, patterns, output.
 
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{QUICK, harmless, leaves_nothing, peak_memory_kib, shop, small_app};
 use crate::house::{House, Said};
@@ -84,10 +87,9 @@ fn nothing_that_is_pushed_steers_a_terminal() {
 fn a_frontend_of_the_pusher_s_choice_is_not_even_looked_up() {
     let house = House::start("front");
     let dir = shop(&house);
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
+    let (address, asked) = nothing_there();
     let standing = Standing::of(&house);
-    let evil = format!("{}/evil/frontend:1", listener.local_addr().unwrap());
+    let evil = format!("{address}/evil/frontend:1");
 
     let with_syntax = format!("# syntax={evil}\n{QUICK}");
     house.commit(&dir, &[("Dockerfile", &with_syntax)], "syntax");
@@ -127,8 +129,24 @@ fn a_frontend_of_the_pusher_s_choice_is_not_even_looked_up() {
     let declared = format!("ARG BUILDKIT_SYNTAX={evil}\n{QUICK}");
     house.commit(&dir, &[("Dockerfile", &declared)], "declared");
     house.push(&dir, &["main"]).succeeded();
-    let asked = listener.accept().map(|(_, from)| from);
-    assert!(asked.is_err(), "somebody asked for the frontend: {asked:?}");
+    assert_eq!(asked.load(Ordering::SeqCst), 0, "somebody asked for the frontend");
+}
+
+/// A registry that has nothing, says so at once, and counts who asked: whoever is let through to it ends soon.
+fn nothing_there() -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            count.fetch_add(1, Ordering::SeqCst);
+            let _ = stream.read(&mut [0; 4096]);
+            let _ =
+                stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+    });
+    (address, asked)
 }
 
 #[test]
