@@ -15,6 +15,10 @@ use crate::buildkit::error::SolveError;
 use crate::buildkit::progress::{Position, Range, SolveEvent, Source};
 use crate::buildkit::solve::SolveRequest;
 
+/// The frontend that is asked where a file's own is too old: the one that buildx v0.36 asks, which knows every request.
+const FALLBACK: &str =
+    "docker/dockerfile:1.8.1@sha256:e87caa74dcb7d46cd820352bfea12591f3dba3ddc4285e19c7dcd13359f7cefd";
+
 /// What to ask a frontend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
@@ -232,7 +236,8 @@ impl CallResult {
 }
 
 impl Client {
-    /// Asks the request's frontend. Nothing is built, exported or recorded.
+    /// Asks the request's frontend; one that is too old for checks, outlines and targets has a newer one of Docker's asked in
+    /// its place. Nothing is built, exported or recorded.
     pub async fn call(
         &self,
         request: SolveRequest,
@@ -254,13 +259,35 @@ impl Client {
         let mut answer = CallResult::default();
         let kept = &mut answer;
         let function = |gateway: super::Gateway| async move {
-            let result = gateway.solve(solve).await?;
+            let result = match gateway.solve(solve.clone()).await {
+                Err(error) if is_too_old(&error, call) => in_its_place(&gateway, solve, error).await?,
+                result => result?,
+            };
             kept.metadata.clone_from(&result.metadata);
             Ok(GatewayResult { metadata: result.metadata, ..Default::default() })
         };
         self.build(request, function, on_event).await?;
         Ok(answer)
     }
+}
+
+/// Whether the frontend knows no such request, though newer ones of Docker's do. Its words are those of the typed error as
+/// well, and all that daemons of BuildKit 0.8 say.
+fn is_too_old(error: &GatewayError, call: &Call) -> bool {
+    let known = matches!(call, Call::Check | Call::Outline | Call::Targets);
+    known && error.to_string().contains(&format!("unsupported request {}", call.id()))
+}
+
+/// Asks [`FALLBACK`] where the file's own frontend is `error`'s cause.
+async fn in_its_place(
+    gateway: &super::Gateway,
+    mut solve: GatewaySolve,
+    error: GatewayError,
+) -> Result<GatewayResult, GatewayError> {
+    solve.options.insert("build-arg:BUILDKIT_SYNTAX".to_owned(), FALLBACK.to_owned());
+    gateway.solve(solve).await.map_err(|second| {
+        GatewayError::Failed(format!("{error}; {FALLBACK}, asked in its frontend's place: {second}"))
+    })
 }
 
 fn asking(request: &SolveRequest, call: &Call) -> GatewaySolve {
