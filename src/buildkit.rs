@@ -23,7 +23,7 @@ pub mod session;
 pub mod solve;
 mod wire;
 
-pub use connect::{Address, Client, Endpoint, Programs, Tls};
+pub use connect::{Address, ByteStream, Client, DockerHost, Endpoint, Programs, Tls};
 pub use disk::{Rule, Sum, Usage};
 pub use error::{Error, FailedVertex, SolveError, SolveErrorKind};
 pub use history::{

@@ -24,6 +24,7 @@ use tonic::transport::{Channel, Endpoint as Transport};
 
 pub use address::Address;
 pub use command::Programs;
+pub use docker::{ByteStream, DockerHost};
 pub use tls::Tls;
 
 use super::error::{Error, chain};
@@ -48,7 +49,7 @@ const PIPE: usize = 256 << 10;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     pub address: Address,
-    /// For `tcp://` only.
+    /// For `tcp://` and `docker+tcp://` only.
     pub tls: Option<Tls>,
 }
 
@@ -109,8 +110,10 @@ impl Client {
         let address = endpoint.address.clone();
         let unreachable = |source| Error::Connect { address: address.clone(), source };
         let plain = || Transport::from_static("http://localhost");
-        if endpoint.tls.is_some() && !matches!(address, Address::Tcp { .. }) {
-            return Err(Error::Tls { address, reason: "TLS is for tcp:// addresses only".into() });
+        let by_tcp = matches!(address, Address::Tcp { .. } | Address::Docker(DockerHost::Tcp { .. }));
+        if endpoint.tls.is_some() && !by_tcp {
+            let reason = "TLS is for tcp:// and docker+tcp:// addresses only".into();
+            return Err(Error::Tls { address, reason });
         }
         if let Some(words) = command::arguments(&address) {
             let stream = command::start(&words, programs).map_err(unreachable)?;
@@ -123,8 +126,13 @@ impl Client {
                 stream.set_nodelay(true).map_err(unreachable)?;
                 Self::over(stream, transport, &address).await
             }
-            Address::Docker(socket) => {
-                let docker = Docker { socket: socket.clone(), wire: Wire::new() };
+            Address::Docker(host) => {
+                let docker = Docker {
+                    host: host.clone(),
+                    tls: endpoint.tls.clone(),
+                    programs: programs.clone(),
+                    wire: Wire::new(),
+                };
                 let hijacked = docker.connect().await.map_err(unreachable)?;
                 let daemon = channel(hijacked, plain(), &address).await?;
                 let (ours, theirs) = tokio::io::duplex(PIPE);

@@ -22,6 +22,7 @@ use crate::model::Digest;
 use crate::registry::Registry;
 
 mod args;
+mod aws;
 mod builders;
 mod call;
 mod docker;
@@ -80,7 +81,8 @@ struct Command {
 
 pub fn run(args: Args) -> Result<ExitCode, Report> {
     let environment = Environment::of_process();
-    let options = Options::read(&args, &environment)?;
+    let mut options = Options::read(&args, &environment)?;
+    aws::fill(options.cache_from.iter_mut().chain(&mut options.cache_to), &environment)?;
     let place = Place::read(&args.context)?;
     policies(&args, &options, &place)?;
     let docker = Docker::read(&environment)?;
@@ -161,18 +163,16 @@ impl Command {
             _ => None,
         };
         let mut inputs = Inputs::open(&self.place, self.args.file.as_deref(), fetched).await?;
-        if shares.len() > 1 && inputs.upload.is_some() {
-            return Err(Report::user("a context on standard input can be read by one builder only")
-                .hint("unpack it into a directory, or name one --builder")
-                .into());
+        if shares.len() > 1 {
+            inputs.for_several().await?;
         }
         if let Some(call) = &self.options.call {
-            let (request, _, _) = self.prepare(&mut inputs, first, false).await?;
+            let (request, _, _) = self.prepare(&mut inputs, first, false, screen).await?;
             let answer = first.client.call(request, &call.call, |event| screen.show(event)).await?;
             screen.finish(self.args.debug);
             return Ok(self.answer(call, &answer, &inputs.shown)?);
         }
-        self.warn_of_no_output(first);
+        self.warn_of_no_output(first, screen);
         let attrs = match shares.len() {
             1 => self.alone(&mut inputs, first, screen).await?,
             _ => self.together(&mut inputs, &shares, screen).await?,
@@ -188,8 +188,9 @@ impl Command {
         inputs: &mut Inputs,
         share: &Share,
         one_of_several: bool,
+        screen: &Screen,
     ) -> Result<(SolveRequest, Joined, bool), Report> {
-        let (prepared, _) = self.prepare_with(inputs, share, one_of_several, |_| Ok(())).await?;
+        let (prepared, _) = self.prepare_with(inputs, share, one_of_several, screen, |_| Ok(())).await?;
         Ok(prepared)
     }
 
@@ -198,15 +199,19 @@ impl Command {
         inputs: &mut Inputs,
         share: &Share,
         one_of_several: bool,
+        screen: &Screen,
         change: impl FnOnce(&mut Outputs) -> Result<T, Report>,
     ) -> Result<((SolveRequest, Joined, bool), T), Report> {
         let docker = match &share.builder.endpoint.address {
-            crate::buildkit::Address::Docker(socket) => self.docker.at(socket),
+            crate::buildkit::Address::Docker(host) => {
+                self.docker.at(host, share.builder.endpoint.tls.as_ref())
+            }
             _ => self.docker.clone(),
         };
         let in_docker = share.builder.is_docker();
         let features = match in_docker || outputs::needs_docker(&self.options) {
-            true => Some(docker.features().await?),
+            true if in_docker => Some(docker.features().await?),
+            true => Some(docker.in_context(outputs::loaded_into(&self.options))?.features().await?),
             false => None,
         };
         let around = Surroundings {
@@ -233,7 +238,7 @@ impl Command {
         };
         let (request, joined) = builds.request()?;
         for warning in &joined.warnings {
-            complain(&format!("warning: {warning}\n"));
+            screen.say(&format!("warning: {warning}\n"));
         }
         Ok(((request, joined, by_manifest), changed))
     }
@@ -245,7 +250,7 @@ impl Command {
         share: &Share,
         screen: &Screen,
     ) -> Result<BTreeMap<String, String>, Failed> {
-        let (request, joined, by_manifest) = self.prepare(inputs, share, false).await?;
+        let (request, joined, by_manifest) = self.prepare(inputs, share, false, screen).await?;
         let result = share.client.solve(request, |event| screen.show(event)).await?;
         joined.record(&result).map_err(Report::from)?;
         let mut attrs = result.attrs;
@@ -271,7 +276,7 @@ impl Command {
         let mut prepared = Vec::new();
         let mut targets = Vec::new();
         for share in shares {
-            let ready = self.prepare_with(inputs, share, true, several::push_by_digest).await?;
+            let ready = self.prepare_with(inputs, share, true, screen, several::push_by_digest).await?;
             prepared.push((share, ready.0.0));
             targets = ready.1;
         }
@@ -327,11 +332,11 @@ impl Command {
         Ok(ExitCode::from(answer.code))
     }
 
-    fn warn_of_no_output(&self, share: &Share) {
+    fn warn_of_no_output(&self, share: &Share, screen: &Screen) {
         let options = &self.options;
         let none = options.outputs.is_empty() && !options.push && !options.load;
         if none && !share.builder.is_docker() && !self.says("BUILDX_NO_DEFAULT_LOAD") {
-            complain(
+            screen.say(
                 "warning: no output is named: the result stays in the build cache; --push pushes the image, --load \
                  loads it into docker\n",
             );

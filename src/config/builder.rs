@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::buildkit::Address;
+use crate::buildkit::{Address, DockerHost};
 use crate::model::Platform;
 use crate::model::closest::closest;
 
@@ -97,10 +97,10 @@ pub(super) fn from_parts(parts: &[(String, String)]) -> Result<BuilderConfig, St
         _ => return Err("a builder: cert and key go together".to_owned()),
     };
     let secured = ca.is_some() || client.is_some() || server_name.is_some();
-    if secured && !matches!(address, Address::Tcp { .. }) {
-        return Err(
-            "a builder: ca, cert, key and servername are for TLS, which goes with tcp:// alone".to_owned()
-        );
+    if secured && !matches!(address, Address::Tcp { .. } | Address::Docker(DockerHost::Tcp { .. })) {
+        return Err("a builder: ca, cert, key and servername are for TLS, which goes with tcp:// and \
+                    docker+tcp:// alone"
+            .to_owned());
     }
     Ok(BuilderConfig {
         name: name.unwrap_or_else(|| address.to_string()),

@@ -178,7 +178,7 @@ fn faults_in_flags_and_environment_are_named_by_them() {
     insta::assert_snapshot!(bad_flag("--builder", "unix:///x,platfrom=linux/amd64"), @r#"--builder: builders = "unix:///x,platfrom=linux/amd64" is not a builder: unknown part "platfrom"; did you mean "platform"?"#);
     insta::assert_snapshot!(bad_flag("--builder", "unix:///x,arch=amd64"), @r#"--builder: builders = "unix:///x,arch=amd64" is not a builder: unknown part "arch"; known parts: platform=, name=, max=, ca=, cert=, key=, servername="#);
     insta::assert_snapshot!(bad_flag("--builder", "tcp://b:1,cert=/c"), @r#"--builder: builders = "tcp://b:1,cert=/c" is not a builder: cert and key go together"#);
-    insta::assert_snapshot!(bad_flag("--builder", "unix:///x,ca=/c"), @r#"--builder: builders = "unix:///x,ca=/c" is not a builder: ca, cert, key and servername are for TLS, which goes with tcp:// alone"#);
+    insta::assert_snapshot!(bad_flag("--builder", "unix:///x,ca=/c"), @r#"--builder: builders = "unix:///x,ca=/c" is not a builder: ca, cert, key and servername are for TLS, which goes with tcp:// and docker+tcp:// alone"#);
     let environment = |name: &str, value: &str| refusal("", Layer::default(), &[(name, value)]);
     insta::assert_snapshot!(environment("LEMNOS_REGISTY", "x.example.com"), @"unknown environment variable LEMNOS_REGISTY -> LEMNOS_REGISTRY");
     insta::assert_snapshot!(environment("LEMNOS_LIMITS_TREE_DEPTH", "deep"), @r#"LEMNOS_LIMITS_TREE_DEPTH: limits.tree_depth = "deep" is not a whole number from 1 to 1000"#);

@@ -1,6 +1,10 @@
 //! `lemnos build` by its binary: every kind of context, output and question, against a real buildkitd, a real registry and
 //! a real dockerd.
 
+mod docker;
+mod terminal;
+mod ways;
+
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
@@ -238,25 +242,40 @@ fn files_and_archives_come_out_as_asked() {
     bench.run(&["--push", "."]).fails(2, &["--tag"]);
 }
 
-#[test]
-fn standard_input_is_a_tar_or_a_dockerfile() {
-    let bench = Bench::new("");
-    let dockerfile = format!("FROM scratch\nCOPY file /{}\n", bench.word);
+fn tar_of(files: &[(&str, &str)]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
-    for (name, text) in [("sub/Dockerfile", dockerfile.as_str()), ("file", "x")] {
+    for (name, text) in files {
         let mut header = tar::Header::new_gnu();
         header.set_size(text.len() as u64);
         header.set_mode(0o644);
         header.set_cksum();
         tar.append_data(&mut header, name, text.as_bytes()).unwrap();
     }
-    let tar = tar.into_inner().unwrap();
+    tar.into_inner().unwrap()
+}
+
+#[test]
+fn standard_input_is_a_tar_or_a_dockerfile() {
+    let bench = Bench::new("");
+    let dockerfile = format!("FROM scratch\nCOPY file /{}\n", bench.word);
+    let tar = tar_of(&[("sub/Dockerfile", dockerfile.as_str()), ("file", "x")]);
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     packed.write_all(&tar).unwrap();
     for (input, out) in [(tar.clone(), "plain"), (packed.finish().unwrap(), "packed")] {
         bench.run_with(&["-f", "sub/Dockerfile", "-o", out, "-"], &[], &input).good();
         assert!(bench.path(out).join(&bench.word).exists(), "{out}");
     }
+    // several at a time, each its own
+    std::thread::scope(|scope| {
+        for name in ["one", "two", "three", "four"] {
+            let bench = &bench;
+            scope.spawn(move || {
+                let tar = tar_of(&[("Dockerfile", "FROM scratch\nCOPY file /\n"), ("file", name)]);
+                bench.run_with(&["-o", name, "-"], &[], &tar).good();
+                assert_eq!(std::fs::read_to_string(bench.path(name).join("file")).unwrap(), name);
+            });
+        }
+    });
     let text = format!("FROM busybox\nRUN echo {} >/word\n", bench.word);
     bench.run_with(&["-o", "text", "-"], &[], text.as_bytes()).good();
     assert!(bench.path("text/word").exists());
@@ -543,6 +562,18 @@ fn several_builders_make_one_image() {
     assert_eq!(crane(&["digest", &two]).trim(), digest);
     assert_eq!(bench.json("meta.json")["containerimage.digest"], digest.as_str());
     bench.run(&[&builders[..], &["-o", "out", "."]].concat()).fails(2, &["several builders"]);
+    // each builder reads the whole of a context that comes once
+    let tar = tar_of(&[("Dockerfile", "FROM scratch\nCOPY file /file\n"), ("file", &bench.word)]);
+    let name = format!("{}-c:1", bench.image());
+    let args = ["--push", "--provenance=false", "-t", &name, "-"];
+    bench.run_with(&[&builders[..], &args].concat(), &[], &tar).good();
+    for platform in ["linux/amd64", "linux/arm64"] {
+        let files = Command::new(&engines().crane)
+            .args(["export", "--insecure", "--platform", platform, &name, "-"])
+            .output()
+            .unwrap();
+        assert!(names(&files.stdout).contains(&"file".to_owned()), "{platform}: {files:?}");
+    }
     bench.run(&["--builder", "nowhere://x", "."]).fails(2, &["is not a builder's address: unix:"]);
     bench.run(&["--builder", "nowhere", "."]).fails(3, &["no instance \"nowhere\""]);
     let instance =
@@ -578,6 +609,16 @@ fn git_is_told_of_in_provenance() {
     assert_eq!(labels["com.docker.image.source.entrypoint"], "Dockerfile");
 }
 
+/// An image's id in a dockerd.
+fn image_id(dockerd: &Dockerd, name: &str) -> Option<String> {
+    let mut stream = UnixStream::connect(dockerd.at("docker.sock")).unwrap();
+    write!(stream, "GET /images/{name}/json HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    serde_json::from_str::<Value>(body).unwrap()["Id"].as_str().map(str::to_owned)
+}
+
 #[tokio::test]
 async fn an_image_is_loaded_into_docker_and_built_by_docker() {
     let (dockerd, _client) = Dockerd::start().await;
@@ -585,14 +626,7 @@ async fn an_image_is_loaded_into_docker_and_built_by_docker() {
     let variables = [("DOCKER_HOST", host.as_str())];
     let bench = Bench::new("FROM busybox\nRUN echo WORD >/word\n");
     let name = format!("loaded-{}", bench.word);
-    let id = |name: &str| {
-        let mut stream = UnixStream::connect(dockerd.at("docker.sock")).unwrap();
-        write!(stream, "GET /images/{name}/json HTTP/1.0\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-        serde_json::from_str::<Value>(body).unwrap()["Id"].as_str().map(str::to_owned)
-    };
+    let id = |name: &str| image_id(&dockerd, name);
     let ended = bench.run_with(&["--load", "-t", &name, "--iidfile", "id", "."], &variables, b"").good();
     assert!(!ended.err.contains("no output"), "{}", ended.err);
     assert_eq!(id(&name), Some(std::fs::read_to_string(bench.path("id")).unwrap()));
@@ -612,4 +646,14 @@ async fn an_image_is_loaded_into_docker_and_built_by_docker() {
     own.run(&["--builder", &builder, "-t", &name, "."]).good();
     assert!(id(&name).is_some());
     own.run(&["--builder", &builder, "--push", "-t", &own.image(), "."]).fails(2, &["does not push"]);
+    // it is there already: what loads it changes nothing
+    let (first, id_file) = (id(&name), own.path("id"));
+    own.run(&["--builder", &builder, "--load", "-t", &name, "--iidfile", "id", "."]).good();
+    assert_eq!((id(&name), std::fs::read_to_string(id_file).ok()), (first.clone(), first));
+    // and files come out of it as out of any other
+    own.run(&["--builder", &builder, "-o", "type=local,dest=out", "."]).good();
+    assert!(own.path("out").join(&own.word).exists());
+    let tar = own.run(&["--builder", &builder, "-o", "-", "."]).good();
+    assert!(names(&tar.out).contains(&own.word));
+    own.run(&["--builder", &builder, "-o", "type=oci,dest=a", "."]).fails(2, &["makes no type=oci"]);
 }

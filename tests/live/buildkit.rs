@@ -1,6 +1,6 @@
 //! The BuildKit client against a real buildkitd: two platforms pushed, failures typed, cancellation, death.
 
-mod dial;
+pub(crate) mod dial;
 pub(crate) mod docker;
 pub(crate) mod queries;
 

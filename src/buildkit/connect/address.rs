@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::Error;
+use super::{DockerHost, Error};
 
 /// Where `docker://` is, when nothing else is said.
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";
@@ -29,8 +29,9 @@ pub enum Address {
     KubePod { pod: String, context: Option<String>, namespace: Option<String>, container: Option<String> },
     /// `ssh://user@host:port/socket`
     Ssh { user: Option<String>, host: String, port: Option<u16>, socket: Option<PathBuf> },
-    /// `docker:///path`: the BuildKit inside dockerd, at Docker's own socket. A `unix:///path/docker.sock` is one, too.
-    Docker(PathBuf),
+    /// The BuildKit inside dockerd: `docker:///path` at Docker's own socket (a `unix:///path/docker.sock` is one, too),
+    /// `docker+tcp://host:port`, `docker+ssh://user@host:port/socket`.
+    Docker(DockerHost),
 }
 
 impl FromStr for Address {
@@ -41,10 +42,13 @@ impl FromStr for Address {
         let (scheme, rest) = text.split_once("://").ok_or_else(invalid)?;
         match scheme {
             // no buildkitd has its socket there, and Docker's speaks another protocol first
-            "unix" if rest.ends_with("/docker.sock") => absolute(rest).map(Self::Docker),
+            "unix" if rest.ends_with("/docker.sock") => docker(rest),
             "unix" => absolute(rest).map(Self::Unix),
-            "docker" if rest.is_empty() => Some(Self::Docker(PathBuf::from(DOCKER_SOCKET))),
-            "docker" => absolute(rest).map(Self::Docker),
+            "docker" if rest.is_empty() => docker(DOCKER_SOCKET),
+            "docker" => docker(rest),
+            "docker+tcp" => host_and_port(rest)
+                .and_then(|(host, port)| Some(Self::Docker(DockerHost::Tcp { host, port: port? }))),
+            "docker+ssh" => ssh(rest).and_then(|far| DockerHost::try_from(far).ok()).map(Self::Docker),
             "tcp" => host_and_port(rest).and_then(|(host, port)| Some(Self::Tcp { host, port: port? })),
             "docker-container" => named(rest, &["context"], is_name)
                 .map(|(container, [context])| Self::DockerContainer { container, context }),
@@ -59,12 +63,16 @@ impl FromStr for Address {
     }
 }
 
-fn absolute(path: &str) -> Option<PathBuf> {
+fn docker(socket: &str) -> Option<Address> {
+    absolute(socket).map(|socket| Address::Docker(DockerHost::Unix(socket)))
+}
+
+pub(super) fn absolute(path: &str) -> Option<PathBuf> {
     (path.starts_with('/') && !path.contains('\0')).then(|| PathBuf::from(path))
 }
 
 /// `host:port`, `[v6]:port`, or either without a port.
-fn host_and_port(text: &str) -> Option<(String, Option<u16>)> {
+pub(super) fn host_and_port(text: &str) -> Option<(String, Option<u16>)> {
     let port = |digits: &str| digits.parse().ok().filter(|port| *port != 0);
     if let Some(v6) = text.strip_prefix('[') {
         let (v6, rest) = v6.split_once(']')?;
@@ -108,7 +116,7 @@ fn kube_pod(text: &str) -> Option<Address> {
     good.then_some(Address::KubePod { pod, context, namespace, container })
 }
 
-fn ssh(text: &str) -> Option<Address> {
+pub(super) fn ssh(text: &str) -> Option<Address> {
     if text.contains(['?', '#']) {
         return None;
     }
@@ -157,7 +165,8 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
-            Self::Docker(path) => write!(f, "docker://{}", path.display()),
+            Self::Docker(DockerHost::Unix(path)) => write!(f, "docker://{}", path.display()),
+            Self::Docker(far) => write!(f, "docker+{far}"),
             Self::Tcp { host, port } => write!(f, "tcp://{}:{port}", bracketed(host)),
             Self::DockerContainer { container, context } => {
                 write!(f, "docker-container://{container}{}", query(&[("context", context)]))
@@ -212,11 +221,16 @@ mod tests {
             "ssh://me@far:2222/run/b.sock",
             "ssh://me@[::1]:22",
             "docker:///run/docker.sock",
+            "docker+tcp://d:2376",
+            "docker+ssh://me@far:22/run/d.sock",
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
         for text in ["docker://", "unix:///var/run/docker.sock"] {
-            assert_eq!(text.parse::<Address>().unwrap(), Address::Docker(DOCKER_SOCKET.into()));
+            assert_eq!(
+                text.parse::<Address>().unwrap(),
+                Address::Docker(DockerHost::Unix(DOCKER_SOCKET.into()))
+            );
         }
     }
 
@@ -241,6 +255,9 @@ mod tests {
             "http://h:1",
             "tcp://h h:1",
             "docker://rel",
+            "docker+tcp://d",
+            "docker+ssh://-oProxyCommand=x",
+            "docker+unix:///d.sock",
             "docker-container://",
             "docker-container://-v",
             "docker-container://a b",

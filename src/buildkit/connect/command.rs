@@ -66,14 +66,9 @@ pub(super) fn arguments(address: &Address) -> Option<Vec<String>> {
             ]);
         }
         Address::Ssh { user, host, port, socket } => {
-            say(&["ssh"]);
-            if let Some(user) = user {
-                say(&["-l", user]);
-            }
-            if let Some(port) = port {
-                say(&["-p", &port.to_string()]);
-            }
-            say(&["--", host, "buildctl"]);
+            words = ssh(user.as_deref(), host, *port);
+            let mut say = |more: &[&str]| words.extend(more.iter().map(|word| (*word).to_owned()));
+            say(&["buildctl"]);
             if let Some(socket) = socket {
                 say(&["--addr", &format!("unix://{}", socket.display())]);
             }
@@ -81,6 +76,15 @@ pub(super) fn arguments(address: &Address) -> Option<Vec<String>> {
         }
     }
     Some(words)
+}
+
+/// What leads to a command on another machine: its words follow.
+pub(super) fn ssh(user: Option<&str>, host: &str, port: Option<u16>) -> Vec<String> {
+    let mut words = vec!["ssh".to_owned()];
+    words.extend(user.into_iter().flat_map(|user| ["-l".to_owned(), user.to_owned()]));
+    words.extend(port.into_iter().flat_map(|port| ["-p".to_owned(), port.to_string()]));
+    words.extend(["--".to_owned(), host.to_owned()]);
+    words
 }
 
 /// Starts the command; its standard input and output are the connection.

@@ -4,9 +4,11 @@
 //! the session's HTTP/2 raw, without messages around its bytes. A relay makes up for that: it passes every call on as it
 //! came, and the `Session` call it serves itself. So nothing above a connection knows of the difference.
 
+mod host;
+
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, BufMut};
 use futures::future::BoxFuture;
@@ -21,7 +23,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use lemnos_proto::control::BytesMessage;
 use prost::Message;
 use tokio::io::{AsyncWriteExt, DuplexStream};
-use tokio::net::UnixStream;
 use tokio_util::io::ReaderStream;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::{Grpc, StreamingService};
@@ -29,7 +30,10 @@ use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
 use tower::Service;
 
-use super::{CONNECTION_WINDOW, STREAM_WINDOW};
+pub use host::{ByteStream, DockerHost};
+
+use super::{CONNECTION_WINDOW, Programs, STREAM_WINDOW, Tls};
+use crate::buildkit::error::chain;
 use crate::buildkit::wire::{Watched, Wire};
 
 /// The one call that is not passed on.
@@ -38,13 +42,17 @@ const SESSION: &str = "/moby.buildkit.v1.Control/Session";
 const SESSION_HEADERS: &str = "x-docker-expose-session-";
 /// Largest slice of a session sent at once.
 const SLICE: usize = 64 << 10;
+/// How long what broke a connection may take to be known.
+const REASON_GRACE: Duration = Duration::from_secs(1);
 /// How much of Docker's words about a refusal is read.
 const REFUSAL_LIMIT: usize = 4096;
 
-/// Docker's socket, and the connection that all of this belongs to.
+/// Where dockerd is, and the connection that all of this belongs to.
 #[derive(Clone)]
 pub(super) struct Docker {
-    pub socket: PathBuf,
+    pub host: DockerHost,
+    pub tls: Option<Tls>,
+    pub programs: Programs,
     pub wire: Arc<Wire>,
 }
 
@@ -59,10 +67,10 @@ impl Docker {
 
     /// Asks for `path` to become a raw byte stream.
     async fn hijack(&self, path: &'static str, headers: &HeaderMap) -> io::Result<TokioIo<Upgraded>> {
-        let stream = UnixStream::connect(&self.socket).await?;
+        let stream = self.host.open(self.tls.as_ref(), &self.programs).await?;
         let (mut asking, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-        tokio::spawn(connection.with_upgrades());
+        let driving = tokio::spawn(connection.with_upgrades());
         let mut request = Request::new(Empty::<Bytes>::new());
         *request.method_mut() = Method::POST;
         *request.uri_mut() = path.parse().map_err(io::Error::other)?;
@@ -71,7 +79,15 @@ impl Docker {
         for (name, value) in headers.iter().filter(|(name, _)| name.as_str().starts_with(SESSION_HEADERS)) {
             request.headers_mut().append(name, value.clone());
         }
-        let answer = asking.send_request(request).await.map_err(io::Error::other)?;
+        let answer = match asking.send_request(request).await {
+            Ok(answer) => answer,
+            // a refused certificate shows here, and only whoever drives the connection knows of it
+            Err(error) => {
+                let broke = tokio::time::timeout(REASON_GRACE, driving).await;
+                let cause = broke.ok().and_then(|ended| ended.ok()?.err()).unwrap_or(error);
+                return Err(io::Error::other(chain(&cause)));
+            }
+        };
         let status = answer.status();
         if status != StatusCode::SWITCHING_PROTOCOLS {
             let words = Limited::new(answer.into_body(), REFUSAL_LIMIT).collect().await;

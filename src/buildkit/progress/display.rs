@@ -146,6 +146,14 @@ impl Display {
         }
     }
 
+    /// What prints whole lines of somebody else's among the progress.
+    pub fn among(&mut self, lines: &str) -> String {
+        match &mut self.renderer {
+            Renderer::Tree(tree) => tree.withdraw() + lines,
+            Renderer::Plain(_) | Renderer::RawJson | Renderer::Quiet => lines.to_owned(),
+        }
+    }
+
     /// After the last event: what is left to print.
     pub fn finish(&mut self, now: Moment, size: Size) -> String {
         let gathered = self.let_out(now);

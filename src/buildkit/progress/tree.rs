@@ -109,6 +109,14 @@ impl Tree {
         self.draw(rows, size)
     }
 
+    /// Takes the frame away, so that something else can be printed where it stood; the next one comes under that.
+    pub fn withdraw(&mut self) -> String {
+        match std::mem::take(&mut self.drawn) {
+            0 => String::new(),
+            drawn => format!("\u{1b}[{drawn}A\r\u{1b}[J"),
+        }
+    }
+
     /// The last frame, the output of what failed, and the warnings.
     pub fn finish(&mut self, now: Moment, size: Size) -> String {
         let rows = self.rows(now, true);

@@ -42,7 +42,8 @@ impl Upload {
         Self { reader: Arc::new(Mutex::new(Some(Box::new(reader)))) }
     }
 
-    /// The address under which the daemon finds the upload called `id`, to be used as a context.
+    /// The address under which the daemon finds the upload called `id`, to be used as a context. No other build's may be the
+    /// same: of two builds that name one address at a time, the daemon gives both what one of them uploads.
     pub fn url(id: &str) -> String {
         format!("http://buildkit-session/{id}")
     }

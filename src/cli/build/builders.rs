@@ -37,6 +37,11 @@ impl Builder {
         Ok(configured(wiring::builder(&read, 1)))
     }
 
+    /// Named after its address.
+    pub fn of(endpoint: Endpoint) -> Self {
+        Self { name: endpoint.address.to_string(), endpoint, platforms: Vec::new() }
+    }
+
     /// Whether this is the BuildKit inside dockerd, which has exporters of its own.
     pub fn is_docker(&self) -> bool {
         matches!(self.endpoint.address, Address::Docker(_))
@@ -96,8 +101,8 @@ impl Sources<'_> {
         if let Some(chosen) = self.store().chosen() {
             return self.named(&chosen);
         }
-        match self.docker.socket() {
-            Some(socket) => Ok(vec![Builder::parse(&format!("docker://{}", socket.display()))?]),
+        match self.docker.endpoint()? {
+            Some(endpoint) => Ok(vec![Builder::of(endpoint)]),
             None => Err(Report::new(
                 Kind::NotFound,
                 "no builder is named, and neither a lemnos server nor dockerd runs here",

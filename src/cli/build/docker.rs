@@ -3,6 +3,8 @@
 //! Nothing is asked of dockerd but `GET /info` and `POST /images/load`. Invariant: an image that dockerd did not take
 //! whole fails the build.
 
+mod place;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,30 +18,32 @@ use hyper::client::conn::http1;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::buildkit::session::filesend::{Output, OutputStream};
+use crate::buildkit::{Address, ByteStream, DockerHost, Endpoint, Programs, Tls};
 use crate::config::Environment;
 use crate::error::{Kind, Report};
+use place::{Place, Security};
 
-/// Where dockerd listens unless told otherwise.
-const SOCKET: &str = "/var/run/docker.sock";
 /// Pieces of an image waiting for dockerd.
 const WAITING: usize = 8;
 /// Largest answer that is read.
 const ANSWER_LIMIT: usize = 4 << 20;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long what broke a connection may take to be known.
+const REASON_GRACE: Duration = Duration::from_secs(1);
 /// Largest configuration file.
 const CONFIG_LIMIT: u64 = 4 << 20;
 
 /// What the user's docker would do.
 #[derive(Debug, Clone, Default)]
 pub struct Docker {
-    /// As in `unix:///var/run/docker.sock`.
-    host: String,
+    place: Place,
+    /// What the context `default` is.
+    default: Place,
     dir: Option<PathBuf>,
     config: Config,
 }
@@ -76,53 +80,30 @@ impl Docker {
             Some(dir) => config(&dir.join("config.json"))?,
             None => Config::default(),
         };
-        let mut docker = Self { host: String::new(), dir, config };
-        let context = environment.get("DOCKER_CONTEXT").unwrap_or(&docker.config.context).to_owned();
-        docker.host = match environment.get("DOCKER_HOST") {
-            Some(host) => host.to_owned(),
-            None => docker.host_of(&context)?,
-        };
-        Ok(docker)
-    }
-
-    /// The address behind a context's name.
-    fn host_of(&self, context: &str) -> Result<String, Report> {
-        #[derive(Deserialize)]
-        struct Meta {
-            #[serde(rename = "Endpoints", default)]
-            endpoints: BTreeMap<String, MetaEndpoint>,
+        let default = Place::of_environment(environment, dir.as_deref());
+        let context = environment.get("DOCKER_CONTEXT").unwrap_or(&config.context).to_owned();
+        let docker = Self { place: default.clone(), default, dir, config };
+        match environment.get("DOCKER_HOST") {
+            Some(_) => Ok(docker),
+            None => docker.in_context(Some(&context)),
         }
-        #[derive(Deserialize)]
-        struct MetaEndpoint {
-            #[serde(rename = "Host", default)]
-            host: String,
-        }
-        if matches!(context, "" | "default") {
-            return Ok(format!("unix://{SOCKET}"));
-        }
-        let id = crate::model::Digest::of(context.as_bytes());
-        let id = id.as_str().trim_start_matches("sha256:").to_owned();
-        let path = self.dir.clone().unwrap_or_default().join("contexts/meta").join(id).join("meta.json");
-        let unknown = |problem: String| {
-            Report::new(Kind::NotFound, format!("the docker context {context:?}: {problem}"))
-        };
-        let text = std::fs::read(&path).map_err(|e| unknown(format!("{}: {e}", path.display())))?;
-        let meta: Meta = serde_json::from_slice(&text).map_err(|e| unknown(e.to_string()))?;
-        let host = meta.endpoints.get("docker").map(|endpoint| endpoint.host.clone());
-        host.filter(|host| !host.is_empty()).ok_or_else(|| unknown("it names no docker host".to_owned()))
     }
 
     /// Another dockerd, by the name of its context.
     pub fn in_context(&self, context: Option<&str>) -> Result<Self, Report> {
         match context {
             None | Some("") => Ok(self.clone()),
-            Some(context) => Ok(Self { host: self.host_of(context)?, ..self.clone() }),
+            Some("default") => Ok(Self { place: self.default.clone(), ..self.clone() }),
+            Some(context) => {
+                Ok(Self { place: Place::of_context(context, self.dir.as_deref())?, ..self.clone() })
+            }
         }
     }
 
-    /// The dockerd at a builder's own socket.
-    pub fn at(&self, socket: &Path) -> Self {
-        Self { host: format!("unix://{}", socket.display()), ..self.clone() }
+    /// The dockerd that a builder is.
+    pub fn at(&self, host: &DockerHost, tls: Option<&Tls>) -> Self {
+        let security = tls.cloned().map_or(Security::Plain, Security::Tls);
+        Self { place: Place { host: host.to_string(), security }, ..self.clone() }
     }
 
     /// Where docker keeps its configuration.
@@ -132,18 +113,20 @@ impl Docker {
 
     /// Whether this is the dockerd at an address.
     pub fn is_at(&self, address: &str) -> bool {
-        self.host == address
+        self.place.host == address
     }
 
-    /// dockerd's socket, where there is one.
-    pub fn socket(&self) -> Option<PathBuf> {
-        let path = PathBuf::from(self.host.strip_prefix("unix://")?);
-        path.exists().then_some(path)
+    /// Its BuildKit, where dockerd is at all: a socket that is not there is no dockerd.
+    pub fn endpoint(&self) -> Result<Option<Endpoint>, Report> {
+        let (host, tls) = self.place.resolve().map_err(|e| self.unreachable(&e))?;
+        let missing = matches!(&host, DockerHost::Unix(path) if !path.exists());
+        Ok((!missing).then_some(Endpoint { address: Address::Docker(host), tls }))
     }
 
     /// Proxies for the steps of a build, as build arguments.
     pub fn proxies(&self) -> Vec<(&'static str, &str)> {
-        let Some(set) = self.config.proxies.get(&self.host).or_else(|| self.config.proxies.get("default"))
+        let Some(set) =
+            self.config.proxies.get(&self.place.host).or_else(|| self.config.proxies.get("default"))
         else {
             return Vec::new();
         };
@@ -178,24 +161,14 @@ impl Docker {
     }
 
     fn unreachable(&self, cause: &io::Error) -> Report {
-        Report::new(Kind::Unavailable, format!("dockerd at {}: {cause}", self.host))
+        Report::new(Kind::Unavailable, format!("dockerd at {}: {cause}", self.place.host))
             .hint("start it, set DOCKER_HOST, or choose another output: --push, or -o type=oci,dest=FILE")
     }
 
     async fn ask(&self, method: Method, path: &str, body: BoxBody<Bytes, io::Error>) -> io::Result<Bytes> {
-        if let Some(path_of_socket) = self.host.strip_prefix("unix://") {
-            let stream = UnixStream::connect(path_of_socket).await?;
-            return exchange(TokioIo::new(stream), method, path, body).await;
-        }
-        match self.host.strip_prefix("tcp://").or_else(|| self.host.strip_prefix("http://")) {
-            Some(host) => {
-                let stream = TcpStream::connect(host.trim_end_matches('/')).await?;
-                exchange(TokioIo::new(stream), method, path, body).await
-            }
-            None => Err(io::Error::other(
-                "only unix:// and tcp:// without TLS can be reached: forward its socket",
-            )),
-        }
+        let (host, tls) = self.place.resolve()?;
+        let stream = host.open(tls.as_ref(), &Programs::default()).await?;
+        exchange(TokioIo::new(stream), method, path, body).await
     }
 }
 
@@ -211,15 +184,12 @@ fn config(path: &Path) -> Result<Config, Report> {
     serde_json::from_slice(&text).map_err(|e| bad(format!("no JSON as expected, line {}", e.line())))
 }
 
-async fn exchange<T>(
-    stream: TokioIo<T>,
+async fn exchange(
+    stream: TokioIo<Box<dyn ByteStream>>,
     method: Method,
     path: &str,
     body: BoxBody<Bytes, io::Error>,
-) -> io::Result<Bytes>
-where
-    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-{
+) -> io::Result<Bytes> {
     let (mut asking, connection) = http1::handshake(stream).await.map_err(io::Error::other)?;
     let driving = tokio::spawn(connection);
     let request = Request::builder()
@@ -228,7 +198,15 @@ where
         .header("host", "docker")
         .header("content-type", "application/x-tar");
     let request = request.body(body).map_err(io::Error::other)?;
-    let answer = asking.send_request(request).await.map_err(io::Error::other)?;
+    let answer = match asking.send_request(request).await {
+        Ok(answer) => answer,
+        // a refused certificate shows here, and only whoever drives the connection knows of it
+        Err(error) => {
+            let broke = tokio::time::timeout(REASON_GRACE, driving).await;
+            let cause = broke.ok().and_then(|ended| ended.ok()?.err()).unwrap_or(error);
+            return Err(io::Error::other(format!("{:#}", anyhow::Error::from(cause))));
+        }
+    };
     let status = answer.status();
     let words =
         Limited::new(answer.into_body(), ANSWER_LIMIT).collect().await.map_err(io::Error::other)?.to_bytes();
@@ -306,27 +284,32 @@ mod tests {
         };
         assert_eq!(docker("unix:///d.sock").proxies(), [("HTTP_PROXY", "http://p:1"), ("NO_PROXY", "x")]);
         assert_eq!(docker("tcp://d:1").proxies(), [("HTTPS_PROXY", "s")]);
-        assert_eq!(docker("unix:///nowhere/d.sock").socket(), None);
+        assert_eq!(docker("unix:///nowhere/d.sock").endpoint().unwrap(), None);
+        let far = docker("ssh://me@d").endpoint().unwrap().unwrap();
+        assert_eq!(far.address.to_string(), "docker+ssh://me@d");
     }
 
     #[test]
-    fn a_context_names_its_host() {
+    fn a_dockerd_named_by_address_comes_before_contexts() {
         let dir = tempfile::tempdir().unwrap();
         // sha256 of "far"
         let id = crate::model::Digest::of(b"far").as_str().replace("sha256:", "");
         let meta = dir.path().join("contexts/meta").join(id);
         std::fs::create_dir_all(&meta).unwrap();
-        std::fs::write(
-            meta.join("meta.json"),
-            r#"{"Name":"far","Endpoints":{"docker":{"Host":"tcp://far:2375"}}}"#,
-        )
-        .unwrap();
+        let text = r#"{"Endpoints":{"docker":{"Host":"ssh://me@far"}}}"#;
+        std::fs::write(meta.join("meta.json"), text).unwrap();
         std::fs::write(dir.path().join("config.json"), r#"{"currentContext":"far"}"#).unwrap();
         let home = dir.path().display().to_string();
-        let docker = Docker::read(&Environment::of([("DOCKER_CONFIG", home.as_str())])).unwrap();
-        assert_eq!(docker.host, "tcp://far:2375");
-        assert_eq!(docker.in_context(Some("default")).unwrap().host, "unix:///var/run/docker.sock");
-        assert!(docker.in_context(Some("near")).unwrap_err().message.contains("near"));
+        let read = |variables: &[(&'static str, &str)]| {
+            let variables = variables.iter().copied().chain([("DOCKER_CONFIG", home.as_str())]);
+            Docker::read(&Environment::of(variables)).unwrap()
+        };
+        assert_eq!(read(&[]).place.host, "ssh://me@far");
+        assert_eq!(read(&[("DOCKER_CONTEXT", "default")]).place.host, "unix:///var/run/docker.sock");
+        let named = read(&[("DOCKER_HOST", "tcp://d:1")]);
+        assert_eq!(named.place.host, "tcp://d:1");
+        assert_eq!(named.in_context(Some("default")).unwrap().place.host, "tcp://d:1");
+        assert_eq!(named.in_context(Some("far")).unwrap().place.host, "ssh://me@far");
     }
 
     #[test]

@@ -5,9 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use tempfile::TempDir;
+use tokio::io::AsyncRead;
 
 use super::stdin::{Archive, DOCKERFILE_LIMIT, Stdin};
 use crate::buildkit::flags::is_remote;
@@ -21,8 +23,6 @@ use crate::error::{Kind, Report};
 use crate::model::Sha;
 use crate::solve::context::{GitContext, Ledger, shared_key};
 
-/// The name of the only upload there is.
-const UPLOAD: &str = "context";
 /// The file that a build is made from where none is named.
 const DOCKERFILE: &str = "Dockerfile";
 
@@ -71,11 +71,24 @@ pub struct Inputs {
     pub dirs: BTreeMap<&'static str, Arc<dyn DirSource>>,
     /// Where those directories are that are ones of this machine.
     pub paths: BTreeMap<&'static str, PathBuf>,
-    pub upload: Option<(&'static str, Stdin)>,
+    upload: Option<Tar>,
+    /// Names it.
+    upload_id: String,
     pub shared_key: String,
     /// The Dockerfile as the user knows it.
     pub shown: String,
     made: Vec<TempDir>,
+}
+
+/// A tar's bytes.
+pub type Reader = Pin<Box<dyn AsyncRead + Send>>;
+
+/// A context that is a tar.
+enum Tar {
+    /// As it comes; it can be read once.
+    Stream(Stdin),
+    /// Kept, to be read as often as there are builders.
+    File(PathBuf),
 }
 
 /// A Dockerfile that is not a file here.
@@ -117,6 +130,34 @@ impl Inputs {
         Ok(inputs)
     }
 
+    /// Makes the context one that several builders can read: a stream is kept in a file.
+    pub async fn for_several(&mut self) -> Result<(), Report> {
+        match self.upload.take() {
+            Some(Tar::Stream(stdin)) => {
+                let path = self.made()?.join("context.tar");
+                stdin.spool(&path).await?;
+                self.upload = Some(Tar::File(path));
+            }
+            other => self.upload = other,
+        }
+        Ok(())
+    }
+
+    /// What the daemon fetches, by its name, where the context is a tar.
+    pub fn upload(&mut self) -> Result<Option<(String, Reader)>, Report> {
+        let id = self.upload_id.clone();
+        Ok(match self.upload.take() {
+            None => None,
+            Some(Tar::Stream(stdin)) => Some((id, stdin.reader())),
+            Some(Tar::File(path)) => {
+                let file = std::fs::File::open(&path)
+                    .map_err(|e| Report::internal(format!("reading {}: {e}", path.display())))?;
+                self.upload = Some(Tar::File(path));
+                Some((id, Box::pin(tokio::fs::File::from_std(file))))
+            }
+        })
+    }
+
     async fn standard_input(&mut self, path: Option<&str>, text: &mut Text) -> Result<(), Report> {
         let stdin = Stdin::open().await?;
         if stdin.is_empty() {
@@ -124,8 +165,11 @@ impl Inputs {
         }
         match stdin.archive() {
             Some(Archive::Tar) => {
-                self.context = MainContext::Remote { address: Upload::url(UPLOAD), own_dockerfile: false };
-                self.upload = Some((UPLOAD, stdin));
+                // the daemon takes one address for one source, whichever build asks: no two builds have the same
+                self.upload_id = uuid::Uuid::now_v7().simple().to_string();
+                let address = Upload::url(&self.upload_id);
+                self.context = MainContext::Remote { address, own_dockerfile: false };
+                self.upload = Some(Tar::Stream(stdin));
                 path.unwrap_or_default().clone_into(&mut self.filename);
             }
             Some(Archive::Zstd) => {

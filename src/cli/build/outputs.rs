@@ -42,6 +42,12 @@ pub fn needs_docker(options: &Options) -> bool {
     options.call.is_none() && (options.load || options.outputs.iter().any(is_load))
 }
 
+/// The context of the dockerd that is loaded into, where one is named.
+pub fn loaded_into(options: &Options) -> Option<&str> {
+    let load = options.outputs.iter().find(|output| is_load(output))?;
+    load.attrs.get("context").map(String::as_str)
+}
+
 impl Outputs {
     pub fn plan(options: &Options, around: &Surroundings<'_>) -> Result<Self, Report> {
         let mut plan = Self::default();

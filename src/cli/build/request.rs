@@ -93,8 +93,8 @@ impl Builds<'_> {
         for (name, source) in &inputs.dirs {
             session = session.dir(name, source.clone());
         }
-        if let Some((id, stdin)) = inputs.upload.take() {
-            session = session.upload(id, stdin.reader());
+        if let Some((id, tar)) = inputs.upload()? {
+            session = session.upload(&id, tar);
         }
         let Outputs { list, kinds, stdout, docker, .. } = outputs;
         let flags = Flags {

@@ -63,6 +63,11 @@ impl Screen {
         self.news.notify_one();
     }
 
+    /// Prints whole lines that are no progress, before the end.
+    pub fn say(&self, lines: &str) {
+        self.with(|state| print(&state.display.among(lines)));
+    }
+
     /// Draws until it is dropped. It runs beside whoever tells, in the same task, so that a message is whole when it is
     /// shown.
     pub async fn draw(&self) -> std::convert::Infallible {

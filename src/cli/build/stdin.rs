@@ -1,11 +1,12 @@
 //! Standard input, read by a thread of its own: one that waits for a terminal must not keep the command from ending.
 
 use std::io::{self, Read as _};
+use std::path::Path;
 use std::pin::Pin;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncRead, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::StreamReader;
@@ -17,6 +18,8 @@ const PIECE: usize = 64 << 10;
 const WAITING: usize = 4;
 /// A header of a tar, and the block behind it.
 const PEEKED: usize = 1024;
+/// Largest context that is kept for several builders.
+const SPOOL_LIMIT: u64 = 64 << 30;
 /// Largest Dockerfile.
 pub const DOCKERFILE_LIMIT: usize = 2 << 20;
 
@@ -81,6 +84,25 @@ impl Stdin {
             }
         }
         Ok(text.to_vec())
+    }
+
+    /// All of it, into a file: what is to be read more than once.
+    pub async fn spool(mut self, path: &Path) -> Result<(), Report> {
+        let failed =
+            |cause: io::Error| Report::user(format!("keeping standard input in {}: {cause}", path.display()));
+        let mut file = tokio::fs::File::create_new(path).await.map_err(failed)?;
+        let mut length = self.first.len() as u64;
+        file.write_all(&self.first).await.map_err(failed)?;
+        while let Some(piece) = self.rest.recv().await {
+            let piece = piece.map_err(unreadable)?;
+            length = length.saturating_add(piece.len() as u64);
+            if length > SPOOL_LIMIT {
+                let message = format!("the context on standard input has more than {SPOOL_LIMIT} bytes");
+                return Err(Report::user(message).hint("unpack it into a directory, or name one --builder"));
+            }
+            file.write_all(&piece).await.map_err(failed)?;
+        }
+        file.flush().await.map_err(failed)
     }
 
     pub fn reader(self) -> Pin<Box<dyn AsyncRead + Send>> {

@@ -11,7 +11,7 @@ use super::{BUILD, request, unique, until};
 use crate::support::engines;
 
 /// `docker` and its like in a directory, leading to the buildkitd of the tests.
-fn stand_ins() -> (tempfile::TempDir, Programs) {
+pub(crate) fn stand_ins() -> (tempfile::TempDir, Programs) {
     let dir = tempfile::tempdir().unwrap();
     let (buildctl, address) = (engines().buildctl.display(), &engines().buildkit);
     let script = format!(
@@ -27,7 +27,7 @@ fn stand_ins() -> (tempfile::TempDir, Programs) {
     (dir, Programs { path: Some(path.into()) })
 }
 
-fn alive(pids: &Path) -> bool {
+pub(crate) fn alive(pids: &Path) -> bool {
     let pids = std::fs::read_to_string(pids).unwrap();
     pids.lines().any(|pid| Path::new("/proc").join(pid).exists())
 }

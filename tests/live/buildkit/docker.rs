@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use lemnos::buildkit::{Client, Endpoint, Error, SolveError, SolveEvent};
+use lemnos::buildkit::{Client, Endpoint, Error, Exporter, SolveError, SolveEvent};
 
 use super::{BUILD, request, unique};
 use crate::support::engines;
@@ -44,6 +44,11 @@ impl Dockerd {
     }
 
     pub(crate) async fn start() -> (Self, Client) {
+        Self::start_with("").await
+    }
+
+    /// With more of dockerd's own arguments.
+    pub(crate) async fn start_with(more: &str) -> (Self, Client) {
         let mut dockerd = Self { children: Vec::new(), dir: tempfile::tempdir().unwrap() };
         let at = |name: &str| dockerd.dir.path().join(name).display().to_string();
         let (containerd, socket) = (at("containerd.sock"), at("docker.sock"));
@@ -51,7 +56,7 @@ impl Dockerd {
             "containerd --address {containerd} --root {root} --state {state} --config /dev/null & \
              for try in $(seq 600); do [ -S {containerd} ] && break; sleep 0.05; done; \
              exec dockerd --containerd {containerd} --host unix://{socket} --data-root {data} --exec-root {exec} \
-             --pidfile {pid} --iptables=false --ip6tables=false --bridge=none --storage-driver overlay2",
+             --pidfile {pid} --iptables=false --ip6tables=false --bridge=none --storage-driver overlay2 {more}",
             root = at("containerd"),
             state = at("state"),
             data = at("data"),
@@ -107,6 +112,13 @@ async fn dockerd_builds_from_our_files_and_tells_of_it_and_fails_as_buildkitd_do
     let (result, ..) = Dockerd::build(&client, &format!("FROM {base}/library/busybox\nRUN exit 7\n")).await;
     let error = result.unwrap_err();
     assert!(error.message.contains("exit code: 7"), "{error:?}");
+
+    // which is why a server takes no builder of this kind: its images are pushed by digest
+    let (_dir, mut asked) = request(&format!("FROM {base}/library/busybox\n"), "linux/amd64");
+    let exporter = Exporter { kind: "image".into(), ..Exporter::default() };
+    asked.exporters = vec![exporter.with("name", "localhost/shop").with("push", "true")];
+    let error = client.solve(asked, |_| {}).await.unwrap_err();
+    assert!(error.message.contains("exporter \"image\" could not be found"), "{error:?}");
 
     let usage = client.disk_usage(&[], Duration::ZERO).await.unwrap();
     assert!(usage.iter().any(|record| record.description.contains(&word)), "{usage:?}");

@@ -69,9 +69,12 @@ impl<'a> Store<'a> {
         }
         let path = self.dir.join("instances").join(name);
         if !path.exists() {
-            let docker = self.docker.in_context(Some(name)).ok().and_then(|docker| docker.socket());
+            let docker = match self.docker.in_context(Some(name)) {
+                Ok(docker) => docker.endpoint()?,
+                Err(_) => None,
+            };
             return match docker {
-                Some(socket) => Ok(vec![Builder::parse(&format!("docker://{}", socket.display()))?]),
+                Some(endpoint) => Ok(vec![Builder::of(endpoint)]),
                 None => Err(Report::new(
                     Kind::NotFound,
                     format!("there is no instance {name:?} of buildx in {}", self.dir.display()),
@@ -126,7 +129,7 @@ impl<'a> Store<'a> {
                     ))
                 })?
             ),
-            "docker" => format!("docker://{}", self.docker.socket().unwrap_or_default().display()),
+            "docker" => return self.docker_itself(instance, node),
             other => return Err(refused(&format!("the driver {other:?} leads to no address"))),
         };
         let tls = Some(tls).filter(|tls| *tls != Tls::default());
@@ -138,6 +141,23 @@ impl<'a> Store<'a> {
             endpoint: Endpoint { address: address.parse()?, tls },
             platforms: platforms.collect(),
         })
+    }
+
+    /// A dockerd's own BuildKit: of the context that the node names, or of the address that is docker's own.
+    fn docker_itself(&self, instance: &str, node: &Node) -> Result<Builder, Report> {
+        let docker = match node.endpoint.as_str() {
+            address if address.contains("://") => self.docker.clone(),
+            context => self.docker.in_context(Some(context))?,
+        };
+        let gone = || {
+            Report::new(
+                Kind::Unavailable,
+                format!("the instance {instance:?} of buildx: no dockerd is there"),
+            )
+            .hint(HINT)
+        };
+        let endpoint = docker.endpoint()?.ok_or_else(gone)?;
+        Ok(Builder { name: instance.to_owned(), ..Builder::of(endpoint) })
     }
 
     /// How `docker` is told where a node's container is: a context's name, or nothing where it is its own.
