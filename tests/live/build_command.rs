@@ -562,21 +562,6 @@ fn several_builders_make_one_image() {
     assert_eq!(crane(&["digest", &two]).trim(), digest);
     assert_eq!(bench.json("meta.json")["containerimage.digest"], digest.as_str());
     bench.run(&[&builders[..], &["-o", "out", "."]].concat()).fails(2, &["several builders"]);
-    // each builder reads the whole of a context that comes once
-    // a layer that differs, because the registry stumbles over one that two push to it at a time
-    let dockerfile =
-        "FROM busybox AS b\nCOPY file /file\nRUN uname -m >>/file\nFROM scratch\nCOPY --from=b /file /\n";
-    let tar = tar_of(&[("Dockerfile", dockerfile), ("file", &bench.word)]);
-    let name = format!("{}-c:1", bench.image());
-    let args = ["--push", "--provenance=false", "-t", &name, "-"];
-    bench.run_with(&[&builders[..], &args].concat(), &[], &tar).good();
-    for platform in ["linux/amd64", "linux/arm64"] {
-        let files = Command::new(&engines().crane)
-            .args(["export", "--insecure", "--platform", platform, &name, "-"])
-            .output()
-            .unwrap();
-        assert!(names(&files.stdout).contains(&"file".to_owned()), "{platform}: {files:?}");
-    }
     bench.run(&["--builder", "nowhere://x", "."]).fails(2, &["is not a builder's address: unix:"]);
     bench.run(&["--builder", "nowhere", "."]).fails(3, &["no instance \"nowhere\""]);
     let instance =
