@@ -22,6 +22,11 @@ pub struct Recorded {
     pub event: BuildEvent,
 }
 
+/// Events of before there were others.
+fn yes() -> bool {
+    true
+}
+
 /// What happened. Steps are named by `step`, a small number given in order of appearance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -52,8 +57,15 @@ pub enum BuildEvent {
     StepProgress { step: u32, what: String, current: u64, total: u64, done: bool },
     /// A check of the frontend, with where.
     Warning { message: String, url: Option<String>, file: Option<String>, line: Option<u32> },
-    /// The index was pushed by digest.
-    Assembled { image: ImageName, digest: Digest, platforms: Vec<Platform> },
+    /// What the tags will stand at was pushed by digest: an index, or one image (`indexed` is false).
+    Assembled {
+        image: ImageName,
+        digest: Digest,
+        /// None of an artifact that runs anywhere.
+        platforms: Vec<Platform>,
+        #[serde(default = "yes")]
+        indexed: bool,
+    },
     /// A tag moved.
     Tagged { image: ImageName, tag: Tag, digest: Digest },
     /// The build ended well.

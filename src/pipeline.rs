@@ -11,6 +11,7 @@ mod dockerfile;
 mod earlier;
 mod failure;
 mod ko;
+mod scratch;
 mod secrets;
 mod sources;
 mod spin;

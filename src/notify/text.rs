@@ -101,10 +101,11 @@ impl TextRenderer {
                 let url = url.as_ref().map(|u| format!(" ({u})")).unwrap_or_default();
                 vec![self.paint(Style::Warn, &format!("warning: {place}{message}{url}"))]
             }
-            BuildEvent::Assembled { image, digest, platforms } => {
-                let what = match platforms.is_empty() {
-                    true => "artifact".to_owned(),
-                    false => format!("index of {}", list(platforms)),
+            BuildEvent::Assembled { image, digest, platforms, indexed } => {
+                let what = match (platforms.is_empty(), indexed) {
+                    (true, _) => "artifact".to_owned(),
+                    (false, true) => format!("index of {}", list(platforms)),
+                    (false, false) => format!("image for {}", list(platforms)),
                 };
                 let heading = self.heading(&format!("Pushed the {what} to {image}"));
                 vec![heading, format!("       {digest}")]

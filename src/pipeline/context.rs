@@ -1,91 +1,65 @@
-//! The build context of one solve: the commit's own files, with the times that the ledger keeps.
+//! What a solve gets of the commit: its own files, with the times that the ledger keeps.
+//!
+//! The ledger that comes with it has to be kept as soon as a builder was asked, however that ends: what was sent stays there.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Making, Pipeline, RefBuild, blocking, from_report};
+use super::{Making, Pipeline, RefBuild, blocking, from_report, internal};
 use crate::error::Report;
 use crate::event::Failure;
-use crate::model::{ImageName, Sha, SolveSpec, SourceRules};
+use crate::model::ImageName;
 use crate::solve::context::{GitContext, Ledger, shared_key};
-use crate::solve::{BuildSecrets, ContextDirs, DirSource, RegistryAuth};
+use crate::solve::{ContextDirs, DirSource, FileSolve, RegistryAuth};
 use crate::store::now_ms;
+
+/// Directories by the names under which a builder asks for them.
+pub(super) type Dirs = BTreeMap<String, Arc<dyn DirSource>>;
 
 /// What a solve needs of its context, and what is to be kept of it.
 pub(super) struct Opened {
     pub dirs: ContextDirs,
+    /// The directory itself.
+    pub context: GitContext,
     pub ledger: Ledger,
     pub key: String,
 }
 
-impl Pipeline {
-    /// Opens the context and the Dockerfile's directory over the commit's objects.
-    pub(super) async fn open_context(
-        &self,
-        job: &RefBuild,
-        commit: &Sha,
-        spec: &SolveSpec,
-        image: &ImageName,
-        rules: &Arc<SourceRules>,
-        secrets: &BuildSecrets,
-    ) -> Result<Opened, Failure> {
-        // the store forgets an app's ledgers by this prefix when the app goes
-        let key = format!("{}/{}", job.push.app.id, job.update.name);
-        let stored = self.store.ledger(&key).await.map_err(|e| from_report(Report::from(e)))?;
-        let (repository, commit, wanted) = (job.repository.clone(), commit.clone(), spec.clone());
-        let git = self.settings.git.clone();
-        let now_s = now_ms().div_euclid(1000);
-        let (dirs, ledger) = blocking(move || {
-            let mut ledger = Ledger::load(stored.as_deref());
-            let context = GitContext::open(&repository, &commit, &wanted.context_path, &mut ledger, now_s)
-                .map_err(|e| from_report(Report::from(e)))?
-                .streaming_with(git);
-            let beside = wanted.dockerfile_path.rsplit_once('/').map_or("", |(dir, _)| dir);
-            let dockerfile = context.at(beside).map_err(|e| from_report(Report::from(e)))?;
-            let dirs = BTreeMap::from([
-                ("context".to_owned(), Arc::new(context) as Arc<dyn DirSource>),
-                ("dockerfile".to_owned(), Arc::new(dockerfile)),
-            ]);
-            Ok((dirs, ledger))
-        })
-        .await?;
-        let auth = RegistryAuth::new(
-            self.registry.clone(),
-            self.settings.plain_http.clone(),
-            Some(job.push.app.id.clone()),
-            image.clone(),
-            rules.clone(),
-        );
-        let dirs = ContextDirs {
-            shared_key: shared_key(&job.push.app.id, job.update.name.as_str(), &spec.context_path),
-            dirs,
-            auth: Some(Arc::new(auth)),
-            rules: rules.clone(),
-            secrets: secrets.clone(),
-            log_tail_lines: self.settings.log_tail_lines,
-        };
-        Ok(Opened { dirs, ledger, key })
+/// What `work` comes to, unless the build is stopped before.
+pub(super) async fn unless_stopped<T>(
+    job: &RefBuild,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        biased;
+        () = job.stop.cancelled() => Err(internal("the build was stopped")),
+        done = work => done,
     }
+}
 
-    /// Opens one directory of the commit, for a graph that calls it `name`.
-    pub(super) async fn open_directory(
+impl Pipeline {
+    /// Opens the directory `path` of the commit. `served`: what the builder may ask for, and under which names.
+    pub(super) async fn open_context(
         &self,
         making: &Making<'_>,
         image: &ImageName,
         path: &str,
-        name: &str,
+        served: impl FnOnce(&GitContext) -> Result<Dirs, Failure> + Send + 'static,
     ) -> Result<Opened, Failure> {
         let Making { job, plan, rules, secrets, .. } = *making;
+        // the store forgets an app's ledgers by this prefix when the app goes
         let key = format!("{}/{}", job.push.app.id, job.update.name);
         let stored = self.store.ledger(&key).await.map_err(|e| from_report(Report::from(e)))?;
         let (repository, commit, wanted) = (job.repository.clone(), plan.commit.clone(), path.to_owned());
         let git = self.settings.git.clone();
         let now_s = now_ms().div_euclid(1000);
-        let (context, ledger) = blocking(move || {
+        let (context, dirs, ledger) = blocking(move || {
             let mut ledger = Ledger::load(stored.as_deref());
             let context = GitContext::open(&repository, &commit, &wanted, &mut ledger, now_s)
-                .map_err(|e| from_report(Report::from(e)))?;
-            Ok((context.streaming_with(git), ledger))
+                .map_err(|e| from_report(Report::from(e)))?
+                .streaming_with(git);
+            let dirs = served(&context)?;
+            Ok((context, dirs, ledger))
         })
         .await?;
         let auth = RegistryAuth::new(
@@ -97,13 +71,27 @@ impl Pipeline {
         );
         let dirs = ContextDirs {
             shared_key: shared_key(&job.push.app.id, job.update.name.as_str(), path),
-            dirs: BTreeMap::from([(name.to_owned(), Arc::new(context) as Arc<dyn DirSource>)]),
+            dirs,
             auth: Some(Arc::new(auth)),
             rules: rules.clone(),
             secrets: secrets.clone(),
             log_tail_lines: self.settings.log_tail_lines,
         };
-        Ok(Opened { dirs, ledger, key })
+        Ok(Opened { dirs, context, ledger, key })
+    }
+
+    /// Has a builder make files of what is open. A stop ends that, and what was sent is remembered all the same.
+    pub(super) async fn make_files(
+        &self,
+        making: &Making<'_>,
+        files: &FileSolve<'_>,
+        opened: Opened,
+    ) -> Result<(), Failure> {
+        let app = making.job.push.app.name.as_str();
+        let making_them = self.builders.files(app, files, &opened.dirs, making.events);
+        let made = unless_stopped(making.job, making_them).await;
+        self.keep_ledger(opened.ledger, &opened.key).await;
+        made
     }
 
     /// Keeps the times that the builders now know. Whether the build went well does not matter: they were sent.

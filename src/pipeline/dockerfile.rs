@@ -1,13 +1,18 @@
 //! A Dockerfile's image: BuildKit builds and pushes the children, and the index over them is made here.
 
+use std::sync::Arc;
+
+use super::context::{Dirs, unless_stopped};
 use super::earlier::Reusable;
-use super::{Making, Pipeline, RefBuild, from_report, internal};
+use super::{Making, Pipeline, RefBuild, from_report};
 use crate::assemble::{self, Child};
 use crate::error::Report;
 use crate::event::{BuildEvent, EventSink, Failure};
 use crate::failpoint::Point;
 use crate::metrics::{self, Stage};
 use crate::model::{Digest, ImagePlan, Platform, Publication, SolveSpec};
+use crate::solve::DirSource;
+use crate::solve::context::GitContext;
 
 impl Pipeline {
     pub(super) async fn dockerfile(
@@ -52,22 +57,19 @@ impl Pipeline {
         solves: &[SolveSpec],
     ) -> Result<Vec<Vec<Child>>, Failure> {
         let _timing = metrics::time(Stage::Solve);
-        let Making { job, plan, rules, secrets, events } = *making;
+        let Making { job, events, .. } = *making;
         let mut pushed: Vec<(Digest, Option<Platform>)> = Vec::new();
         let mut ledgers = Vec::new();
         for spec in solves {
-            let opened = self.open_context(job, &plan.commit, spec, &image.name, rules, secrets).await?;
+            let beside = spec.dockerfile_path.rsplit_once('/').map_or("", |(dir, _)| dir).to_owned();
+            let served = move |context: &GitContext| served(context, &beside);
+            let opened = self.open_context(making, &image.name, &spec.context_path, served).await?;
             self.pass(Point::AfterContext).await?;
             let insecure = self.settings.plain_http.iter().any(|host| host == image.name.host());
             let app = job.push.app.name.as_str();
             let spec = self.with_caches_that_stand(spec, &image.name).await;
             let solving = self.builders.solve(app, &spec, &image.name, insecure, &opened.dirs, events);
-            let solved = tokio::select! {
-                biased;
-                () = job.stop.cancelled() => Err(internal("the build was stopped")),
-                solved = solving => solved,
-            };
-            let parts = match solved {
+            let parts = match unless_stopped(job, solving).await {
                 Ok(parts) => parts,
                 Err(failure) => {
                     self.keep_ledger(opened.ledger, &opened.key).await;
@@ -107,7 +109,12 @@ impl Pipeline {
         let index = assemble::index(&platforms, children, &image.annotations)?;
         let digest = assemble::push(&self.registry, &image.name, &index, &self.failpoints).await?;
         tracing::info!(build = %job.build, image = %image.name, %digest, "assembled");
-        events.emit(BuildEvent::Assembled { image: image.name.clone(), digest: digest.clone(), platforms });
+        events.emit(BuildEvent::Assembled {
+            image: image.name.clone(),
+            digest: digest.clone(),
+            platforms,
+            indexed: true,
+        });
         Ok(Publication {
             build: job.build.clone(),
             image: image.name.clone(),
@@ -118,6 +125,15 @@ impl Pipeline {
             unshared: image.unshared,
         })
     }
+}
+
+/// The context, and the directory that the Dockerfile is in.
+fn served(context: &GitContext, beside: &str) -> Result<Dirs, Failure> {
+    let dockerfile = context.at(beside).map_err(|e| from_report(Report::from(e)))?;
+    Ok(Dirs::from([
+        ("context".to_owned(), Arc::new(context.clone()) as Arc<dyn DirSource>),
+        ("dockerfile".to_owned(), Arc::new(dockerfile)),
+    ]))
 }
 
 /// What decides the images' content, where they have one solve and a tree with an id.

@@ -10,11 +10,12 @@ mod pins;
 pub(super) use pins::pushed;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tempfile::TempDir;
 
-use super::{Making, Pipeline, blocking, from_report, internal};
+use super::context::{Dirs, unless_stopped};
+use super::{Making, Pipeline, from_report, internal};
 use crate::assemble::base::{Base, Chosen};
 use crate::assemble::ko::{self, Descriptor, Document, Epoch, Image, ImageOptions};
 use crate::assemble::publish::{self, Parts};
@@ -23,8 +24,9 @@ use crate::event::{BuildEvent, Failure};
 use crate::failpoint::Point;
 use crate::metrics::{self, Stage};
 use crate::model::{BuildPlan, Digest, ImagePlan, KoImage, Platform, Publication};
-use crate::solve::ko::compile;
-use crate::solve::{FileGraph, FileSolve};
+use crate::solve::context::GitContext;
+use crate::solve::ko::{GIT, SOURCE, compile};
+use crate::solve::{DirSource, FileGraph, FileSolve};
 use layers::Compiled;
 use pins::Pins;
 
@@ -60,22 +62,8 @@ impl Pipeline {
         image: &ImagePlan,
         program: &KoImage,
     ) -> Result<Publication, Failure> {
-        let stop = &making.job.stop;
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => Err(internal("the build was stopped")),
-            made = self.ko_image(making, image, program) => made,
-        }
-    }
-
-    async fn ko_image(
-        &self,
-        making: &Making<'_>,
-        image: &ImagePlan,
-        program: &KoImage,
-    ) -> Result<Publication, Failure> {
         let Making { job, plan, events, .. } = *making;
-        let pins = self.ko_pins(making, program).await?;
+        let pins = unless_stopped(job, self.ko_pins(making, program)).await?;
         let fingerprint = fingerprint(plan, image, program, &pins);
         let options = options(program)?;
         let earlier = self.earlier::<Kept>(job, &image.name, fingerprint.as_ref(), |kept| {
@@ -87,42 +75,40 @@ impl Pipeline {
             return self.ko_published(making, image, program, made).await;
         }
         let scratch = self.scratch().await?;
-        let (out, layers) = (scratch.path().join("out"), scratch.path().join("layers"));
-        let opened = self.open_source(making, image, &pins).await?;
-        self.pass(Point::AfterContext).await?;
-        let compiled = self.compile(making, program, &pins, &opened.dirs, &out).await;
-        self.keep_ledger(opened.ledger, &opened.key).await;
-        compiled?;
+        let out = scratch.path().join("out");
+        let source = self.compile(making, image, program, &pins, &out).await?;
         self.pass(Point::AfterSolve).await?;
         let _timing = metrics::time(Stage::Assemble);
-        let layers =
-            layers::write(program, &pins, opened.source, &out, &layers, options.kodata_created).await?;
-        let (made, kept) = self.ko_made(image, program, &pins, &layers, &options).await?;
+        let assembling = async {
+            let time = options.kodata_created;
+            let layers = layers::write(program, &pins, source, &out, scratch.path(), time).await?;
+            self.ko_made(image, program, &pins, &layers, &options).await
+        };
+        let (made, kept) = unless_stopped(job, assembling).await?;
         self.keep(plan, &image.name, fingerprint.as_ref(), &kept).await;
         self.ko_published(making, image, program, made).await
     }
 
-    /// A directory of this build alone, gone with it.
-    pub(super) async fn scratch(&self) -> Result<TempDir, Failure> {
-        let place = self.settings.scratch.clone();
-        blocking(move || {
-            let made = std::fs::create_dir_all(&place)
-                .and_then(|()| tempfile::Builder::new().prefix("build-").tempdir_in(&place))
-                .and_then(|dir| std::fs::create_dir(dir.path().join("layers")).map(|()| dir));
-            made.map_err(|error| internal(format!("{}: {error}", place.display())))
-        })
-        .await
-    }
-
+    /// Has the programs compiled into `out`; returns the commit's tree.
     async fn compile(
         &self,
         making: &Making<'_>,
+        image: &ImagePlan,
         program: &KoImage,
         pins: &Pins,
-        dirs: &crate::solve::ContextDirs,
         out: &Path,
-    ) -> Result<(), Failure> {
+    ) -> Result<GitContext, Failure> {
         let _timing = metrics::time(Stage::Solve);
+        let git = pins.git.clone();
+        let served = move |source: &GitContext| {
+            Ok(Dirs::from([
+                (SOURCE.to_owned(), Arc::new(source.clone()) as Arc<dyn DirSource>),
+                (GIT.to_owned(), git),
+            ]))
+        };
+        let opened = self.open_context(making, &image.name, "", served).await?;
+        self.pass(Point::AfterContext).await?;
+        let source = opened.context.clone();
         let mut go = program.compile.clone();
         go.toolchain.clone_from(&pins.toolchain);
         let graph = |builder: &Platform| {
@@ -130,7 +116,8 @@ impl Pipeline {
             compile(&go, &program.program, &builder, true)
         };
         let files = FileSolve { graph: FileGraph::Known(&graph), out, limit_bytes: LIMIT_BYTES };
-        self.builders.files(making.job.push.app.name.as_str(), &files, dirs, making.events).await
+        self.make_files(making, &files, opened).await?;
+        Ok(source)
     }
 
     /// Images, and the index over them, as they now stand in the registry.
@@ -248,7 +235,12 @@ impl Pipeline {
             program.compile.targets.iter().map(|target| target.platform.clone()).collect();
         let Document { media_type, digest, bytes } = made.top;
         tracing::info!(build = %making.job.build, image = %image.name, %digest, indexed = made.index.is_some(), "assembled");
-        let event = BuildEvent::Assembled { image: image.name.clone(), digest: digest.clone(), platforms };
+        let event = BuildEvent::Assembled {
+            image: image.name.clone(),
+            digest: digest.clone(),
+            platforms,
+            indexed: made.index.is_some(),
+        };
         making.events.emit(event);
         Ok(Publication {
             build: making.job.build.clone(),

@@ -6,10 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Making, Pipeline, blocking, from_report, internal};
+use super::context::{Dirs, unless_stopped};
+use super::{Making, Pipeline, blocking, from_report};
 use crate::assemble::spin::{
     Artifact, Gathered, Places, Renewed, Sources, artifact, fetched, gather, manifest, publish, renewed,
 };
@@ -20,8 +22,9 @@ use crate::fetch::{FetchConfig, Fetcher};
 use crate::metrics::{self, Stage};
 use crate::model::{Digest, ImagePlan, Publication, Sha, SpinPlan};
 use crate::receive::tree::DirTree;
+use crate::solve::context::GitContext;
 use crate::solve::spin::{CONTEXT, Steering, steer};
-use crate::solve::{FileGraph, FileSolve};
+use crate::solve::{DirSource, FileGraph, FileSolve};
 
 /// What comes back of a build at most: more than an artifact may hold, as mounts may leave files out.
 const EXPORT_LIMIT_BYTES: u64 = 8 * 1024 * 1024 * 1024;
@@ -55,19 +58,12 @@ impl Pipeline {
         }
         // kept until everything is pushed
         let scratch = self.scratch().await?;
-        let work = async {
-            let (built, files) = tokio::try_join!(
-                self.built(making, image, plan, scratch.path()),
-                self.fetched(making, plan, scratch.path())
-            )?;
-            self.pass(Point::AfterSolve).await?;
-            self.assembled(making, image, plan, built, files, scratch.path()).await
-        };
-        let made = tokio::select! {
-            biased;
-            () = making.job.stop.cancelled() => Err(internal("the build was stopped")),
-            made = work => made,
-        }?;
+        // first, as it costs least and may be refused
+        let files = unless_stopped(making.job, self.fetched(making, plan, scratch.path())).await?;
+        let built = self.built(making, image, plan, scratch.path()).await?;
+        self.pass(Point::AfterSolve).await?;
+        let assembling = self.assembled(making, image, plan, built, files, scratch.path());
+        let made = unless_stopped(making.job, assembling).await?;
         let kept = Kept { manifest: String::from_utf8_lossy(&made.manifest).into_owned() };
         self.keep(making.plan, &image.name, fingerprint.as_ref(), &kept).await;
         let Artifact { media_type, digest, manifest, .. } = made;
@@ -101,8 +97,10 @@ impl Pipeline {
         scratch: &Path,
     ) -> Result<PathBuf, Failure> {
         let _timing = metrics::time(Stage::Solve);
-        let Making { job, events, .. } = *making;
-        let opened = self.open_directory(making, &image.name, &plan.root, CONTEXT).await?;
+        let served = |context: &GitContext| {
+            Ok(Dirs::from([(CONTEXT.to_owned(), Arc::new(context.clone()) as Arc<dyn DirSource>)]))
+        };
+        let opened = self.open_context(making, &image.name, &plan.root, served).await?;
         self.pass(Point::AfterContext).await?;
         let steering = Steering {
             shared_key: opened.dirs.shared_key.clone(),
@@ -117,10 +115,8 @@ impl Pipeline {
         let out = scratch.join("built");
         let graph = FileGraph::Steered(&steered);
         let files = FileSolve { graph, out: &out, limit_bytes: EXPORT_LIMIT_BYTES };
-        let app = job.push.app.name.as_str();
-        let solved = self.builders.files(app, &files, &opened.dirs, events).await;
-        self.keep_ledger(opened.ledger, &opened.key).await;
-        solved.map(|()| out)
+        self.make_files(making, &files, opened).await?;
+        Ok(out)
     }
 
     async fn fetched(
@@ -192,6 +188,7 @@ fn published(
         image: image.name.clone(),
         digest: digest.clone(),
         platforms: Vec::new(),
+        indexed: false,
     });
     Publication {
         build: making.job.build.clone(),

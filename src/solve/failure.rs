@@ -169,21 +169,18 @@ impl FailedSolve {
             () if self.exit_code == Some(137) => {
                 "the step was killed, most often for its memory: let it use less"
             }
-            () if self.exit_code.is_some() && self.vertex.as_deref().is_some_and(compiles) => {
+            // not a Dockerfile's: a command of the project's own
+            () if self.exit_code.is_some() && self.file.is_empty() => {
                 "mend it and push again; the same command shows the same on your machine"
             }
             () if self.exit_code.is_some() => {
                 "mend the step and push again; `lemnos build . -t REF` or `docker build .` runs it on your machine"
             }
+            () if self.file.is_empty() => "mend what it names and push again",
             () => "mend the Dockerfile and push again",
         };
         text.to_owned()
     }
-}
-
-/// Whether a vertex is a run of Go's compiler (see `solve::ko`).
-fn compiles(vertex: &str) -> bool {
-    bracket(vertex).is_some_and(|(_, what)| what.starts_with("go build "))
 }
 
 /// `[linux/amd64 2/3] RUN make` -> (`linux/amd64 2/3`, `RUN make`)

@@ -2,10 +2,12 @@
 //!
 //! ko compiles with the Go of this machine, lemnos with a toolchain image of the same Go.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use clap::CommandFactory as _;
 use lemnos::model::BuildId;
 use serde_json::Value;
 
@@ -238,4 +240,53 @@ fn what_is_not_done_is_refused_with_the_reason() {
     assert!(said.contains("undefined: missing"), "{said}");
     shop.env.retain(|(name, _)| *name != "KO_DOCKER_REPO");
     assert!(shop.refused(&[]).contains("KO_DOCKER_REPO environment variable is unset"));
+}
+
+/// Long and short names of ko's flags, by ko's own help.
+fn kos_flags() -> BTreeMap<String, String> {
+    let output = Command::new(&engines().ko).args(["build", "--help"]).output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    let flags = help.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            [short, long, ..] if short.ends_with(',') && long.starts_with("--") => {
+                Some((long.trim_matches('-').to_owned(), short.trim_matches(['-', ',']).to_owned()))
+            }
+            [long, ..] if long.starts_with("--") => Some((long.trim_matches('-').to_owned(), String::new())),
+            _ => None,
+        }
+    });
+    flags.filter(|(long, _)| long != "help").collect()
+}
+
+#[test]
+fn every_flag_of_ko_is_taken_and_stands_in_the_reference() {
+    let kos = kos_flags();
+    assert!(kos.len() >= 21, "{kos:?}");
+    let command = lemnos::cli::Cli::command();
+    let ko = command.get_subcommands().find(|command| command.get_name() == "ko").unwrap();
+    let build = ko.get_subcommands().find(|command| command.get_name() == "build").unwrap();
+    let ours: BTreeMap<String, String> = build
+        .get_arguments()
+        .filter_map(|flag| {
+            let short = flag.get_short().map(String::from).unwrap_or_default();
+            Some((flag.get_long()?.to_owned(), short))
+        })
+        .collect();
+    let missing: Vec<_> = kos.iter().filter(|(long, short)| ours.get(*long) != Some(short)).collect();
+    assert_eq!(missing, Vec::<(&String, &String)>::new(), "not taken, or by another letter");
+    let table = include_str!("../../docs/reference/ko.md");
+    let first_cells = table.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+    let told: BTreeSet<&str> = first_cells
+        .flat_map(|cell| cell.split(['`', ',', ' ']))
+        .filter_map(|word| word.strip_prefix("--"))
+        .collect();
+    let ko_has: BTreeSet<&str> = kos
+        .keys()
+        .map(String::as_str)
+        .filter(|long| !["base-import-paths", "preserve-import-paths"].contains(long))
+        .collect();
+    // those two stand by their letters, beside --bare
+    assert_eq!(told, ko_has);
+    assert!(table.contains("`--bare`, `-B`, `-P`"));
 }

@@ -370,3 +370,22 @@ command = "componentize-py -w spin:up/http-trigger@4.1.0 componentize app -o app
     assert_eq!(media_type, WASM);
     assert!(component.starts_with(b"\0asm\x0d\0\x01\0") && component.len() > 1_000_000);
 }
+
+#[test]
+fn a_stopped_build_ends_its_step_and_remembers_what_the_builder_was_sent() {
+    let mut house = House::start("spin-stop");
+    house.app("shop");
+    let long = manifest("").replace("mkdir -p out made", "echo sta''rted && sleep 61804");
+    let dir = house.repository("shop", &files(&long));
+    let pushing = house.begin_push(&dir, &["main"]).until("started");
+    let running = house.builds("shop")[0]["id"].as_str().unwrap().to_owned();
+    house.lemnos(&["builds", "cancel", &running]).succeeded();
+    pushing.finish().failed().shows("! [remote rejected] main -> main (cancelled by the operator)");
+    house.until("the step is gone", |house| {
+        let said = house.command("ps").args(["-eo", "args"]).output().unwrap();
+        !String::from_utf8_lossy(&said.stdout).lines().any(|line| line == "sleep 61804")
+    });
+    let database = house.data().join("lemnos.db");
+    let count = house.command("sqlite3").arg(&database).arg("SELECT count(*) FROM ledger").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&count.stdout).trim(), "1", "the times of the files that were sent");
+}

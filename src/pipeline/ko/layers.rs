@@ -36,20 +36,21 @@ pub(super) struct Binary {
 pub(super) async fn write(
     program: &KoImage,
     pins: &Pins,
-    source: Arc<GitContext>,
+    source: GitContext,
     out: &Path,
     scratch: &Path,
     time: Option<Epoch>,
 ) -> Result<Compiled, Failure> {
     let capabilities = Capabilities::parse(&program.capabilities).map_err(failure)?;
     let name = ko::app_name(&program.compile.import_path).to_owned();
-    let source: Arc<dyn DirSource> = source;
+    let source: Arc<dyn DirSource> = Arc::new(source);
     let git: Arc<dyn DirSource> = pins.git.clone();
-    let (path, dir) = (scratch.join("kodata"), program.kodata.as_ref().map(|kodata| kodata.path.clone()));
+    let (path, dir) =
+        (scratch.join("kodata.layer"), program.kodata.as_ref().map(|kodata| kodata.path.clone()));
     let kodata = blocking(move || write_kodata(source, git, dir.as_deref(), path, time).map_err(failure));
     let binaries = try_join_all(pins.targets.iter().map(|target| {
         let binary = program_of(out, target, &program.program);
-        let (path, name) = (scratch.join(target.directory()), name.clone());
+        let (path, name) = (scratch.join(format!("{}.layer", target.directory())), name.clone());
         blocking(move || write_binary(&binary, &name, capabilities.as_ref(), path).map_err(failure))
     }));
     let (kodata, binaries) = tokio::try_join!(kodata, binaries)?;

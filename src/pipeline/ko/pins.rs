@@ -1,19 +1,15 @@
 //! What one build of a program is pinned to before it begins: base, toolchain, and what git says of the commit.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::failure;
 use crate::assemble::base::{Base, Chosen, look_up, resolve};
 use crate::assemble::ko::{BasePlatform, Platforms};
 use crate::event::{BuildEvent, Failure, plain_line};
-use crate::model::{Digest, GoTarget, ImagePlan, KoImage, Sha};
+use crate::model::{Digest, GoTarget, KoImage, Sha};
 use crate::pipeline::{Making, Pipeline, RefBuild, blocking, internal};
-use crate::solve::context::{GitContext, Ledger, shared_key};
+use crate::solve::DirSource;
 use crate::solve::git_dir::{GitDir, GitView, git_dir};
-use crate::solve::ko::{GIT, SOURCE};
-use crate::solve::{ContextDirs, DirSource, RegistryAuth};
-use crate::store::now_ms;
 
 pub(super) struct Pins {
     pub base: Base,
@@ -25,14 +21,6 @@ pub(super) struct Pins {
     pub git: Arc<GitDir>,
     /// Of what git says: commit, tags, tree.
     pub git_id: Digest,
-}
-
-/// The commit's files as the builder gets them.
-pub(super) struct OpenedSource {
-    pub dirs: ContextDirs,
-    pub source: Arc<GitContext>,
-    pub ledger: Ledger,
-    pub key: String,
 }
 
 impl Pipeline {
@@ -74,48 +62,6 @@ impl Pipeline {
             git_dir(&view).map(Arc::new).map_err(failure)
         })
         .await
-    }
-
-    /// Opens the whole tree over the commit's objects, with the times that the ledger keeps.
-    pub(super) async fn open_source(
-        &self,
-        making: &Making<'_>,
-        image: &ImagePlan,
-        pins: &Pins,
-    ) -> Result<OpenedSource, Failure> {
-        let Making { job, plan, rules, secrets, .. } = *making;
-        let key = format!("{}/{}", job.push.app.id, job.update.name);
-        let stored = self.store.ledger(&key).await.map_err(failure)?;
-        let (repository, commit) = (job.repository.clone(), plan.commit.clone());
-        let git = self.settings.git.clone();
-        let now_s = now_ms().div_euclid(1000);
-        let (source, ledger) = blocking(move || {
-            let mut ledger = Ledger::load(stored.as_deref());
-            let context = GitContext::open(&repository, &commit, "", &mut ledger, now_s)
-                .map_err(failure)?
-                .streaming_with(git);
-            Ok((Arc::new(context), ledger))
-        })
-        .await?;
-        let auth = RegistryAuth::new(
-            self.registry.clone(),
-            self.settings.plain_http.clone(),
-            Some(job.push.app.id.clone()),
-            image.name.clone(),
-            rules.clone(),
-        );
-        let dirs = ContextDirs {
-            shared_key: shared_key(&job.push.app.id, job.update.name.as_str(), ""),
-            dirs: BTreeMap::from([
-                (SOURCE.to_owned(), source.clone() as Arc<dyn DirSource>),
-                (GIT.to_owned(), pins.git.clone()),
-            ]),
-            auth: Some(Arc::new(auth)),
-            rules: rules.clone(),
-            secrets: secrets.clone(),
-            log_tail_lines: self.settings.log_tail_lines,
-        };
-        Ok(OpenedSource { dirs, source, ledger, key })
     }
 }
 
