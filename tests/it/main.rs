@@ -25,6 +25,7 @@ mod ko_assembly;
 mod ko_program;
 mod llb;
 mod plan;
+mod plan_command;
 mod pool;
 mod receive;
 mod registry;
