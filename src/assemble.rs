@@ -13,6 +13,7 @@ use crate::registry::{DOCKER_LIST, DOCKER_MANIFEST, INDEX, MANIFEST, RegistryErr
 
 pub mod base;
 pub mod ko;
+pub mod layers;
 pub mod publish;
 mod push;
 pub mod spin;

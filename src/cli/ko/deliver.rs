@@ -7,7 +7,8 @@ use tempfile::TempDir;
 use super::args::KoFlags;
 use super::layout;
 use crate::assemble::base::Base;
-use crate::assemble::ko::{self, Attachment, BaseImage, BuildInfo, Document, Image, Naming, Product};
+use crate::assemble::ko::{self, Attachment, BaseImage, Document, Image, Naming, Product};
+use crate::assemble::layers::Binary;
 use crate::assemble::publish::{self, LayerFile, Parts};
 use crate::error::{Kind, Report};
 use crate::model::{Digest, ImageName, Tag};
@@ -25,7 +26,7 @@ pub struct Made {
     pub images: Vec<Image>,
     pub product: Product,
     pub kodata: LayerFile,
-    pub binaries: Vec<(LayerFile, BuildInfo)>,
+    pub binaries: Vec<Binary>,
     /// Holds the layers.
     pub _scratch: TempDir,
 }
@@ -34,7 +35,7 @@ impl Made {
     pub fn parts(&self) -> Vec<Parts<'_>> {
         let images = self.bases.iter().zip(&self.images).zip(&self.binaries);
         images
-            .map(|((base, image), (binary, _))| Parts { base, image, layers: vec![&self.kodata, binary] })
+            .map(|((base, image), binary)| Parts { base, image, layers: vec![&self.kodata, &binary.file] })
             .collect()
     }
     pub fn name(&self) -> &str {
@@ -51,9 +52,9 @@ impl Made {
     /// What each SBOM is about, its document, and the end of its file's name.
     fn sboms(&self) -> Vec<(&Document, Vec<u8>, String)> {
         let mut sboms = Vec::new();
-        for (image, (_, info)) in self.images.iter().zip(&self.binaries) {
+        for (image, binary) in self.images.iter().zip(&self.binaries) {
             let end = image.platform.to_string().replace(['/', ':'], "-");
-            sboms.push((&image.manifest, ko::image_sbom(TOOL, image, info), end));
+            sboms.push((&image.manifest, ko::image_sbom(TOOL, image, &binary.info), end));
         }
         if let Product::Index(index) = &self.product {
             sboms.push((&index.document, ko::index_sbom(TOOL, index), "index".to_owned()));

@@ -1,8 +1,7 @@
 //! One program after the other, from import path to image: planned as a push plans it, compiled, and put together.
 
 use std::collections::BTreeMap;
-use std::io::{BufReader, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use tempfile::TempDir;
@@ -15,9 +14,8 @@ use super::files::Worktree;
 use super::names;
 use super::project::Project;
 use crate::assemble::base::{self, Base, Chosen};
-use crate::assemble::ko::{
-    self, BuildInfo, Capabilities, Epoch, Image, ImageOptions, KoError, Platforms, Product,
-};
+use crate::assemble::ko::{self, Capabilities, Epoch, Image, ImageOptions, KoError, Platforms, Product};
+use crate::assemble::layers::{self, Binary};
 use crate::assemble::publish::LayerFile;
 use crate::buildkit::{Client, DockerConfig, Mode};
 use crate::cli::build::screen::Screen;
@@ -28,8 +26,6 @@ use crate::kinds::ko::{Facts, Input, KoConfig, images};
 use crate::model::{KoImage, Platform, SourceRules};
 use crate::registry::Registry;
 
-/// gzip's fastest, as ko has it.
-const LEVEL: u32 = 1;
 /// What of the environment is Go's, and reaches the compiler.
 const GO_VARIABLES: [&str; 13] = [
     "CGO_ENABLED",
@@ -256,16 +252,19 @@ impl<'a> Programs<'a> {
         let (dir, time) = (scratch.path().to_owned(), options.kodata_created);
         let layers = {
             let program = program.clone();
-            let written = tokio::task::spawn_blocking(move || {
-                layers(&program, &worktree, capabilities.as_ref(), &dir, time)
+            let writing = tokio::task::spawn_blocking(move || {
+                written(&program, &worktree, capabilities.as_ref(), &dir, time)
             });
-            written.await.map_err(|error| Report::internal(error.to_string()))??
+            writing.await.map_err(|error| Report::internal(error.to_string()))??
         };
         let Layers { kodata, binaries } = layers;
         let mut images: Vec<Image> = Vec::new();
-        for ((image, chosen), (binary, _)) in bases.iter().zip(&chosen).zip(&binaries) {
-            let layers =
-                ko::Layers { kodata: kodata.layer.clone(), binary: binary.layer.clone(), debugger: None };
+        for ((image, chosen), binary) in bases.iter().zip(&chosen).zip(&binaries) {
+            let layers = ko::Layers {
+                kodata: kodata.layer.clone(),
+                binary: binary.file.layer.clone(),
+                debugger: None,
+            };
             images.push(ko::image(image, &base.reference, chosen.entry.as_ref(), &layers, &options)?);
         }
         let entries: Option<Vec<_>> = chosen.iter().map(|chosen| chosen.entry.as_ref()).collect();
@@ -291,45 +290,23 @@ fn scratch() -> Result<TempDir, Report> {
 
 struct Layers {
     kodata: LayerFile,
-    binaries: Vec<(LayerFile, BuildInfo)>,
+    binaries: Vec<Binary>,
 }
 
-fn layers(
+fn written(
     program: &KoImage,
     worktree: &Worktree,
     capabilities: Option<&Capabilities>,
     dir: &Path,
     time: Option<Epoch>,
 ) -> Result<Layers, KoError> {
-    let kodata = match &program.kodata {
-        Some(kodata) => ko::kodata(worktree, &kodata.path, "")?,
-        None => Vec::new(),
-    };
-    let kodata = layer(dir.join("kodata"), |out| ko::kodata_tar(worktree, &kodata, time, out))?;
+    let kodata = program.kodata.as_ref().map(|kodata| kodata.path.as_str());
+    let kodata = layers::kodata(worktree, kodata, dir.join("kodata.layer"), time)?;
     let name = ko::app_name(&program.compile.import_path);
-    let mut binaries = Vec::new();
-    for target in &program.compile.targets {
-        let binary = dir.join("out").join(target.directory()).join(&program.program);
-        let failed = |cause| KoError::Read { name: name.to_owned(), cause };
-        // what came from a builder may be a link to anything here
-        let found = std::fs::symlink_metadata(&binary).map_err(failed)?;
-        if !found.is_file() {
-            return Err(KoError::BuildInfo { problem: "the compiler's output is no file".to_owned() });
-        }
-        let open = || std::fs::File::open(&binary).map(BufReader::new).map_err(failed);
-        let info = BuildInfo::read(&mut open()?)?;
-        let (mut content, path) = (open()?, dir.join(target.directory()));
-        let packed = layer(path, |out| ko::binary_tar(name, found.len(), capabilities, &mut content, out))?;
-        binaries.push((packed, info));
-    }
-    Ok(Layers { kodata, binaries })
-}
-
-fn layer(
-    path: PathBuf,
-    tar: impl FnOnce(&mut dyn Write) -> Result<(), KoError>,
-) -> Result<LayerFile, KoError> {
-    let out = BufWriter::new(std::fs::File::create_new(&path).map_err(KoError::Write)?);
-    let layer = ko::compress(out, LEVEL, tar)?;
-    Ok(LayerFile { layer, path })
+    let binaries = program.compile.targets.iter().map(|target| {
+        let compiled = dir.join("out").join(target.directory()).join(&program.program);
+        let path = dir.join(format!("{}.layer", target.directory()));
+        layers::binary(&compiled, name, capabilities, path)
+    });
+    Ok(Layers { kodata, binaries: binaries.collect::<Result<_, _>>()? })
 }
