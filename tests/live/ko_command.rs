@@ -104,7 +104,10 @@ impl Shop {
             .map(|(kos, ours)| {
                 let (kos, ours) = (seen(kos), seen(ours));
                 for (kos, ours) in kos.images.iter().zip(&ours.images) {
-                    assert!(kos.tars == ours.tars, "{args:?}: the layers differ");
+                    for (kos, ours) in kos.tars.iter().zip(&ours.tars) {
+                        assert!(kos == ours, "{args:?}: {}", difference(kos, ours));
+                    }
+                    assert_eq!(kos.tars.len(), ours.tars.len(), "{args:?}");
                 }
                 let (kos, ours) = (kos.comparable(&self.root), ours.comparable(&self.root));
                 assert_eq!(lines(&ours), lines(&kos), "{args:?}");
@@ -112,6 +115,21 @@ impl Shop {
             })
             .collect()
     }
+}
+
+/// Where two layers part, with what stands there: a program's build settings are text.
+fn difference(kos: &[u8], ours: &[u8]) -> String {
+    let at = kos.iter().zip(ours).position(|(a, b)| a != b).unwrap_or(kos.len().min(ours.len()));
+    let settings = |tar: &[u8]| {
+        let text = String::from_utf8_lossy(tar).into_owned();
+        text.lines().filter(|line| line.starts_with("build\t")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (kos_settings, our_settings) = (settings(kos), settings(ours));
+    format!(
+        "layers of {} and {} bytes differ from byte {at} on; {kos_settings:#?} {our_settings:#?}",
+        kos.len(),
+        ours.len()
+    )
 }
 
 #[test]
