@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use clap::CommandFactory as _;
+use lemnos::assemble::ko::resolve::{Manifest, Selector};
 use lemnos::model::BuildId;
 use serde_json::Value;
 
@@ -307,4 +308,47 @@ fn every_flag_of_ko_is_taken_and_stands_in_the_reference() {
     // those two stand by their letters, beside --bare
     assert_eq!(told, ko_has);
     assert!(table.contains("`--bare`, `-B`, `-P`"));
+}
+
+/// Documents as data, empty ones left out.
+fn documents(yaml: &str) -> Vec<Value> {
+    let all: Vec<Value> = serde_yaml::from_multiple(yaml).unwrap();
+    all.into_iter().filter(|document| !document.is_null()).collect()
+}
+
+/// The pure part of `ko resolve`: which references a file has, and the file with images in their place.
+#[test]
+fn references_in_yaml_are_replaced_where_ko_replaces_them() {
+    let shop = Shop::new(&[
+        ("go.mod", "module example.com/shop\n\ngo 1.21\n"),
+        ("web/main.go", MAIN),
+        ("job/main.go", MAIN),
+    ])
+    .committed();
+    let (web, job) = ("ko://example.com/shop/web", "ko://example.com/shop/job");
+    let file = format!(
+        "# what runs\napiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web, labels: {{app: web, tier: front}}}}\nspec:\n  containers:\n\
+         \x20 - name: web\n    image: {web}\n  - {{name: job, image: '{job}', args: [\"--image={web}\", \"{job}\"]}}\n  note: |\n    not {web}\n---\n\
+         apiVersion: v1\nkind: Map\nmetadata:\n  labels:\n    app: job\n{job}: x\nsame: &image {web}\nagain: *image\n---\n\
+         apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Pod\n  metadata: {{labels: {{app: web}}}}\n  image: {web}\n- apiVersion: v1\n  kind: Pod\n  metadata: {{labels: {{app: other}}}}\n  image: {job}\n"
+    );
+    let path = shop.dir.path().join("app.yaml");
+    std::fs::write(&path, &file).unwrap();
+    let printed = shop.ko(&["./web", "./job"]);
+    let mut printed = printed.lines().map(str::to_owned);
+    let images = BTreeMap::from([
+        (web.to_owned(), printed.next().unwrap()),
+        (job.to_owned(), printed.next().unwrap()),
+    ]);
+    let path = path.to_str().unwrap();
+    for selector in ["", "app=web", "app in (web,job),tier!=front", "!app", "tier"] {
+        let mut args = vec!["resolve", "-f", path];
+        args.extend((!selector.is_empty()).then_some(["--selector", selector]).into_iter().flatten());
+        let kos = shop.run(&engines().ko, &args);
+        assert!(kos.status.success(), "{selector}: {}", String::from_utf8_lossy(&kos.stderr));
+        let selector = (!selector.is_empty()).then(|| selector.parse::<Selector>().unwrap());
+        let ours = Manifest::read("app.yaml", &file, selector.as_ref()).unwrap().written(&images).unwrap();
+        let kos = String::from_utf8(kos.stdout).unwrap();
+        assert_eq!(documents(&ours), documents(&kos), "{selector:?}:\n{ours}\n{kos}");
+    }
 }
