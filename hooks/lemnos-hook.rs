@@ -1,10 +1,17 @@
 //! git's hooks as a program of their own: what `lemnos hook NAME` does, without the rest of lemnos, which takes several times
 //! longer to start. `lemnos serve` links to it in the place of each hook, so the name that it is called by says which one it is.
 
+// not lemnos as a library: what its dependencies do before `main` alone takes longer than a hook
+#[allow(dead_code, reason = "the server's end of the talk stands in it as well")]
+#[path = "../src/receive/frame.rs"]
+mod frame;
+#[path = "../src/receive/relay.rs"]
+mod relay;
+
 use std::path::Path;
 use std::process::ExitCode;
 
-use lemnos::receive::relay::{self, Call};
+use relay::Call;
 
 #[allow(clippy::disallowed_methods, reason = "its settings are what the server left in the environment")]
 fn main() -> ExitCode {

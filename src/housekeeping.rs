@@ -30,6 +30,8 @@ pub struct Thresholds {
     pub loose_objects: usize,
     /// Packs from which on it is.
     pub packs: usize,
+    /// Pushes after which what they left loose is gathered, without waiting for a round.
+    pub pushes: usize,
     /// Between two repacks of one repository.
     pub pause: Duration,
     /// A repository in which anything is loose or unreachable is repacked this often.
@@ -46,6 +48,7 @@ impl Default for Thresholds {
         Self {
             loose_objects: 2_000,
             packs: 20,
+            pushes: 64,
             pause: HOUR,
             at_least_every: 24 * HOUR,
             keep_unreachable: 14 * 24 * HOUR,
@@ -84,12 +87,39 @@ impl Housekeeper {
 
     /// Works round by round until `stop`; children are ended then.
     pub async fn run(mut self, stop: CancellationToken) {
+        let leases = self.repositories.leases().clone();
+        let mut next = tokio::time::Instant::now() + self.settings.every;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(self.settings.every) => {}
+                ids = leases.crowded(self.settings.thresholds.pushes) => self.gather(&ids, &stop).await,
+                () = tokio::time::sleep_until(next) => {
+                    self.round(&stop).await;
+                    next = tokio::time::Instant::now() + self.settings.every;
+                }
             }
-            self.round(&stop).await;
+        }
+    }
+
+    /// Where many have pushed, every later push would look at each of their refs and objects.
+    async fn gather(&self, ids: &[String], stop: &CancellationToken) {
+        for id in ids {
+            match self.upkeep(id).gather(stop).await {
+                Ok(()) => tracing::info!(repository = %id, "housekeeping: refs and new objects are packed"),
+                Err(error) => {
+                    tracing::warn!(repository = %id, %error, "housekeeping: what is loose stays so")
+                }
+            }
+        }
+    }
+
+    fn upkeep<'a>(&'a self, id: &'a str) -> Upkeep<'a> {
+        Upkeep {
+            path: self.repositories.path(id),
+            id,
+            leases: self.repositories.leases(),
+            git: &self.settings.git,
+            thresholds: &self.settings.thresholds,
         }
     }
 
@@ -119,17 +149,9 @@ impl Housekeeper {
 
     /// One repository, as far as it is worth it.
     pub async fn repository(&mut self, id: &str, stop: &CancellationToken) -> Result<Collected, GitError> {
-        let path = self.repositories.path(id);
-        self.release_builds_gone(&path).await;
-        let upkeep = Upkeep {
-            path,
-            id,
-            leases: self.repositories.leases(),
-            git: &self.settings.git,
-            thresholds: &self.settings.thresholds,
-        };
+        self.release_builds_gone(&self.repositories.path(id)).await;
         let rested = self.tried.get(id).is_none_or(|at| at.elapsed() >= self.settings.thresholds.pause);
-        let work = upkeep.worthwhile(SystemTime::now()).await?;
+        let work = self.upkeep(id).worthwhile(SystemTime::now()).await?;
         if !rested || work.is_none() {
             return Ok(Collected::default());
         }
@@ -142,7 +164,7 @@ impl Housekeeper {
                 true
             }
         };
-        upkeep.run(!unsettled, stop).await
+        self.upkeep(id).run(!unsettled, stop).await
     }
 
     /// Lets go of the commits of builds whose record is gone. A record stands before its ref does.

@@ -100,6 +100,15 @@ impl Upkeep<'_> {
         self.git(&["repack", "-d", "-l", "-q", "-b", "--cruft"], &[stop]).await
     }
 
+    /// Packs refs, and what is loose into a pack beside the larger ones: a fraction of `pack`'s work, and as safe.
+    pub(super) async fn gather(&self, stop: &CancellationToken) -> Result<(), GitError> {
+        if !self.path.is_dir() {
+            return Ok(());
+        }
+        self.git(&["pack-refs", "--all", "--prune"], &[stop]).await?;
+        self.git(&["repack", "-d", "-l", "-q", "-n", "--geometric=2"], &[stop]).await
+    }
+
     /// False where nothing has expired, or somebody is at work here.
     async fn sweep(&self, stop: &CancellationToken) -> Result<bool, GitError> {
         let keep = self.thresholds.keep_unreachable;

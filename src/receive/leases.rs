@@ -1,13 +1,17 @@
 //! Who uses a repository: any number of pushes, or one sweep that takes unreachable objects away.
 //!
 //! A push counts on every object that was reachable when it began, so nothing may be taken away while one is under way. The
-//! push is the stronger one: it ends the sweep in progress and waits only until that has stopped.
+//! push is the stronger one: it ends the sweep in progress and waits only until that has stopped. Where many have pushed,
+//! housekeeping is told.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+
+/// Many times what makes a crowd are a crowd also while more are under way.
+const ENDLESS: usize = 4;
 
 /// Clones share everything.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +21,9 @@ pub struct Leases(Arc<Inner>);
 struct Inner {
     by_app: Mutex<HashMap<String, Use>>,
     freed: Notify,
+    /// Pushes that have ended since their app was last said to be crowded.
+    ended: Mutex<HashMap<String, usize>>,
+    one_more: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -77,8 +84,35 @@ impl Leases {
         Some(SweepLease { leases: self.clone(), app_id: app_id.to_owned(), unwanted })
     }
 
+    /// The apps with this many pushes since they were last returned here: when the last of those under way has ended, or
+    /// where there is no end of them.
+    pub async fn crowded(&self, pushes: usize) -> Vec<String> {
+        loop {
+            let one_more = self.0.one_more.notified();
+            let crowded = self.take_crowded(pushes.max(1));
+            if !crowded.is_empty() {
+                return crowded;
+            }
+            // a push that ended in between has left its word
+            one_more.await;
+        }
+    }
+
+    fn take_crowded(&self, pushes: usize) -> Vec<String> {
+        let by_app = self.by_app();
+        let busy = |app_id: &str| by_app.get(app_id).is_some_and(|current| current.pushes > 0);
+        let is_crowded = |app_id: &str, count: usize| {
+            count >= pushes.saturating_mul(ENDLESS) || (count >= pushes && !busy(app_id))
+        };
+        let mut ended = lock(&self.0.ended);
+        let crowded = ended.iter().filter(|(app_id, count)| is_crowded(app_id, **count));
+        let crowded: Vec<String> = crowded.map(|(app_id, _)| app_id.clone()).collect();
+        ended.retain(|app_id, _| !crowded.contains(app_id));
+        crowded
+    }
+
     fn by_app(&self) -> MutexGuard<'_, HashMap<String, Use>> {
-        self.0.by_app.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.by_app)
     }
 
     fn end(&self, app_id: &str, end: impl FnOnce(&mut Use)) {
@@ -94,6 +128,10 @@ impl Leases {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl SweepLease {
     /// Cancelled when a push waits.
     pub fn unwanted(&self) -> &CancellationToken {
@@ -103,7 +141,10 @@ impl SweepLease {
 
 impl Drop for PushLease {
     fn drop(&mut self) {
+        let count = |ended: &mut usize| *ended = ended.saturating_add(1);
+        count(lock(&self.leases.0.ended).entry(self.app_id.clone()).or_default());
         self.leases.end(&self.app_id, |current| current.pushes = current.pushes.saturating_sub(1));
+        self.leases.0.one_more.notify_one();
     }
 }
 
@@ -137,6 +178,31 @@ mod tests {
         assert!(leases.sweep("a").is_none(), "one push is left");
         drop(second);
         assert!(leases.sweep("a").is_some());
+    }
+
+    #[tokio::test]
+    async fn a_crowd_is_told_of_once_and_when_it_has_gone() {
+        let leases = Leases::default();
+        let crowded = |leases: &Leases| leases.take_crowded(2);
+        drop(leases.push("a").await);
+        drop(leases.push("b").await);
+        assert!(crowded(&leases).is_empty());
+        let late = leases.push("a").await;
+        drop(leases.push("a").await);
+        assert!(crowded(&leases).is_empty(), "one is still under way");
+        let told = tokio::spawn({
+            let leases = leases.clone();
+            async move { leases.crowded(2).await }
+        });
+        drop(late);
+        assert_eq!(told.await.unwrap(), ["a"]);
+        assert!(crowded(&leases).is_empty(), "once");
+
+        let _endless = leases.push("a").await;
+        for _ in 0..2 * ENDLESS {
+            drop(leases.push("a").await);
+        }
+        assert_eq!(crowded(&leases), ["a"], "there is no end of them");
     }
 
     #[tokio::test]

@@ -111,6 +111,42 @@ async fn what_a_forced_push_leaves_goes_and_all_else_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_crowd_of_pushes_leaves_is_gathered_at_once() {
+    let server = Server::start(Handler::accepting()).await;
+    let repository = server.repository();
+    let clone = Clone::with_commit().await;
+    let mut keeper = Keeper::of(&server.repositories).await;
+    keeper.housekeeper.thresholds_mut().pushes = 3;
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(keeper.housekeeper.run(stop.clone()));
+
+    let loose = |repository: &Path| {
+        let fan_outs = std::fs::read_dir(repository.join("objects")).unwrap();
+        fan_outs.filter(|entry| entry.as_ref().unwrap().file_name().len() == 2).count()
+    };
+    for branch in ["one", "two", "three"] {
+        assert!(loose(&repository) > 0 || branch == "one", "{branch}: too early");
+        clone.commit("file", branch).await;
+        assert!(clone.push(&server, &[&format!("HEAD:refs/heads/{branch}")]).await.0);
+    }
+    let gathered = async {
+        while loose(&repository) > 0 || repository.join("refs/heads/three").exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gathered).await.expect("it is not gathered");
+    assert_whole(&repository).await;
+    let refs = on(&repository, &["for-each-ref", "--format=%(refname)", "refs/heads"]).await.1;
+    assert_eq!(refs, "refs/heads/one\nrefs/heads/three\nrefs/heads/two");
+
+    clone.commit("file", "after it").await;
+    assert!(clone.push(&server, &["HEAD:refs/heads/three"]).await.0);
+    assert_whole(&repository).await;
+    stop.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn young_unreachable_objects_stay() {
     let server = Server::start(Handler::accepting()).await;
     let clone = Clone::with_commit().await;
