@@ -15,6 +15,7 @@ mod modules;
 mod plan;
 mod recipe;
 mod reference;
+pub mod resolve;
 mod source;
 pub mod template;
 mod yaml;
