@@ -1,10 +1,12 @@
-//! `ko://` references in Kubernetes YAML: `lemnos ko resolve` beside ko v0.19.1 on the same tree.
+//! `ko://` references in Kubernetes YAML: `lemnos ko resolve` beside ko v0.19.1 on the same tree, and what a push keeps.
 
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use crate::house::House;
 use crate::ko_command::{MAIN, Shop, documents};
+use crate::ko_push;
 use crate::support::engines;
 
 const MODULE: &str = "module example.com/shop\n\ngo 1.21\n";
@@ -135,4 +137,69 @@ fn what_is_no_program_is_said_with_its_line_and_nothing_is_printed() {
         assert!(said.contains(reason) && !said.contains("go build"), "{args:?}: {said}");
         assert!(!said.contains("build-config.yaml"), "{args:?}: {said}");
     }
+}
+
+/// The newest build's id.
+fn newest(house: &House) -> String {
+    house.builds("shop")[0]["id"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_push_keeps_the_yaml_with_its_images_and_so_does_one_that_builds_nothing_anew() {
+    let house = ko_push::house("ko-resolve");
+    house.app("shop");
+    let config = "build_backend: ko\nko_config:\n  all: true\n  resolve: [config, config/more/below.yaml]\n";
+    let files = [
+        ("go.mod", MODULE),
+        ("web/main.go", MAIN),
+        ("job/main.go", MAIN),
+        ("config/web.yaml", WEB),
+        ("config/job.json", JOB),
+        ("config/more/below.yaml", BELOW),
+        ("build-config.yaml", config),
+    ];
+    let work = house.repository("shop", &files);
+    house.push(&work, &["main"]).succeeded().shows("--resolved");
+    let expected = |tag: &str| {
+        let image = |name: &str| {
+            let app = format!("shop/{name}");
+            format!("{}@{}", house.image(&app), house.digest(&app, tag).unwrap())
+        };
+        let yaml = format!("{JOB}\n---\n{WEB}---\n{BELOW}---\n");
+        let yaml = yaml.replace("--of=ko://", "--of=KO://");
+        let yaml = yaml.replace("ko://example.com/shop/web", &image("web"));
+        yaml.replace("ko://example.com/shop/job", &image("job")).replace("KO://", "ko://")
+    };
+    let first = newest(&house);
+    let yaml = house.lemnos(&["builds", "show", &first, "--resolved"]).succeeded();
+    assert_eq!((yaml.stdout.as_str(), yaml.stderr.as_str()), (expected("main").as_str(), ""));
+    assert_eq!(house.ssh(&format!("show {first} --resolved")).succeeded().stdout, yaml.stdout);
+    let json = house.lemnos(&["show", &first, "--resolved", "--json"]).succeeded().stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((json["build"].as_str(), json["resolved"].as_str()), (Some(&*first), Some(&*yaml.stdout)));
+
+    // a reference to what is not built: nothing moves
+    house.commit(&work, &[("config/job.json", "{\"a\": \"ko://example.com/shop/cron\"}")], "cron");
+    house.push(&work, &["main"]).failed().shows("config/job.json:1: ko://example.com/shop/cron is not built by this push, which builds example.com/shop/job, example.com/shop/web").hides("go build");
+    house
+        .lemnos(&["show", &newest(&house), "--resolved"])
+        .failed()
+        .shows("is failed: there is no YAML of it");
+    // another commit; then the first one again, of which nothing is compiled
+    house.commit(&work, &[("config/job.json", JOB)], "back");
+    house.push(&work, &["main"]).succeeded().shows("go build");
+    let second = house.lemnos(&["show", &newest(&house), "--resolved"]).succeeded().stdout;
+    assert_eq!(second, expected("main"));
+    assert_ne!(second, yaml.stdout);
+    house.push(&work, &["+main~2:main"]).succeeded().hides("go build").shows("serve again");
+    assert_ne!(newest(&house), first);
+    assert_eq!(house.lemnos(&["show", &newest(&house), "--resolved"]).succeeded().stdout, yaml.stdout);
+    // one without: and the plan says what would be
+    house
+        .lemnos(&["apps", "plan", "shop", "main"])
+        .succeeded()
+        .shows("resolve      config/job.json, config/web.yaml");
+    house.commit(&work, &[("build-config.yaml", "build_backend: ko\nko_config: {all: true}\n")], "none");
+    house.push(&work, &["-f", "main"]).succeeded().hides("--resolved");
+    house.lemnos(&["show", &newest(&house), "--resolved"]).failed().shows("resolved no YAML");
 }
