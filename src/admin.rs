@@ -27,6 +27,7 @@ pub mod lock;
 mod logins;
 pub mod ready;
 mod recorded;
+mod resolved;
 pub mod rights;
 mod secrets;
 pub mod settings;
@@ -144,6 +145,10 @@ pub enum Request {
     ShowBuild {
         build: String,
     },
+    /// The Kubernetes YAML that names the build's images. `build` as in `ShowBuild`.
+    ShowResolved {
+        build: String,
+    },
     /// Events from `from_seq` on, at most `limit`.
     BuildEvents {
         build: String,
@@ -205,6 +210,7 @@ impl Request {
             | Self::ListSecrets { .. }
             | Self::ListBuilds { .. }
             | Self::ShowBuild { .. }
+            | Self::ShowResolved { .. }
             | Self::BuildEvents { .. }
             | Self::PlanApp { .. }
             | Self::Audit { .. }
@@ -266,6 +272,10 @@ pub enum Response {
     Builder(BuilderStatus),
     Builds(Vec<Build>),
     Build(Box<Build>),
+    Resolved {
+        build: BuildId,
+        yaml: String,
+    },
     Plan(Box<BuildPlan>),
     Events {
         build: Box<Build>,
@@ -450,6 +460,9 @@ async fn perform(
             Response::Builds(store.builds(&BuildFilter { app, limit, before }, &visible).await?)
         }
         Request::ShowBuild { build } => Response::Build(Box::new(store.find_build(&build, &visible).await?)),
+        Request::ShowResolved { build } => {
+            resolved::show(store, &store.find_build(&build, &visible).await?).await?
+        }
         Request::BuildEvents { build, from_seq, limit } => {
             let build = store.find_build(&build, &visible).await?;
             let events = store.events(&build.id, from_seq, limit.clamp(1, EVENTS_LIMIT)).await?;

@@ -95,6 +95,7 @@ mod jobs;
 mod kinds;
 mod ko;
 mod ko_assembly;
+mod ko_resolve;
 mod receive;
 mod registry;
 mod spin;

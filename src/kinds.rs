@@ -13,8 +13,8 @@ pub mod spin;
 mod wishes;
 
 use crate::model::{
-    AppName, AppSettings, Detected, Generator, ImageName, KindName, PushOptions, RefName, Sha, SourcePolicy,
-    SourceRules, Tree, Work,
+    AppName, AppSettings, Detected, Generator, ImageName, KindName, Manifests, PushOptions, RefName, Sha,
+    SourcePolicy, SourceRules, Tree, Work,
 };
 
 pub use build_config::{BUILD_CONFIG, BuildConfig};
@@ -123,6 +123,7 @@ pub struct Draft {
     pub images: Vec<DraftImage>,
     /// What the pusher should know, one line each.
     pub notes: Vec<String>,
+    pub manifests: Option<Manifests>,
 }
 
 /// One image of a draft.

@@ -11,6 +11,7 @@ mod dockerfile;
 mod earlier;
 mod failure;
 mod ko;
+mod manifests;
 mod scratch;
 mod secrets;
 mod sources;
@@ -136,6 +137,7 @@ impl Pipeline {
                 Work::Spin(plan) => self.spin(&making, image, plan).await?,
             });
         }
+        self.resolve_manifests(&making, &published).await?;
         Ok(Built::Published(published))
     }
 

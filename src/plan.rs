@@ -130,6 +130,7 @@ pub fn plan(input: &PlanInput<'_>) -> Result<BuildPlan, PlanError> {
         detected: input.detected.clone(),
         images: images.collect(),
         notes,
+        manifests: draft.manifests,
     })
 }
 

@@ -29,6 +29,7 @@ mod journal;
 mod ledger;
 mod logins;
 mod published;
+mod resolved;
 mod retention;
 mod seal;
 mod secrets;

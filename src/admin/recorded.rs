@@ -44,6 +44,7 @@ fn words(request: &Request) -> Words {
         }
         Request::ListBuilds { app, .. } => Words { app: app.clone(), ..of("list_builds") },
         Request::ShowBuild { build } => to(of("show_build"), build),
+        Request::ShowResolved { build } => to(of("show_resolved"), build),
         Request::BuildEvents { build, .. } => to(of("build_events"), build),
         Request::RegistryLogin { app, place, .. } => {
             Words { app: app.clone(), ..to(of("registry_login"), place) }

@@ -154,9 +154,9 @@ fn needs(request: &Request) -> Needs<'_> {
             Needs::App(Access::Read, app)
         }
         Request::ListBuilds { app: None, .. } => Needs::User,
-        Request::ShowBuild { build } | Request::BuildEvents { build, .. } => {
-            Needs::Build(Access::Read, build)
-        }
+        Request::ShowBuild { build }
+        | Request::ShowResolved { build }
+        | Request::BuildEvents { build, .. } => Needs::Build(Access::Read, build),
         Request::CancelBuild { build } | Request::RetryBuild { build } => Needs::Build(Access::Write, build),
         Request::PlanApp { app, .. } => Needs::App(Access::Read, app),
         Request::Audit { .. } | Request::VerifyAudit => Needs::Admin("read the audit record"),

@@ -31,7 +31,6 @@ mod layer;
 mod naming;
 mod platform;
 mod reference;
-pub mod resolve;
 mod sbom;
 mod spdx;
 mod tar;

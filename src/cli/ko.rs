@@ -2,7 +2,7 @@
 //! assembles and publishes.
 //!
 //! Invariants: a flag of ko's is followed or refused with a reason; nothing is published before every program is compiled and
-//! assembled. Standard output has references and nothing else. The table of flags is docs/reference/ko.md.
+//! assembled. Standard output has what ko prints and nothing else. The table of flags is docs/reference/ko.md.
 
 use std::process::ExitCode;
 
@@ -15,9 +15,11 @@ mod deliver;
 mod facts;
 mod files;
 mod layout;
+mod manifests;
 mod names;
 mod program;
 mod project;
+mod resolve;
 
 pub use args::{BuildArgs, KoFlags};
 pub use program::Programs;
@@ -33,11 +35,14 @@ enum Command {
     /// Compile Go programs, make images of them, push these and print their references.
     #[command(visible_alias = "publish")]
     Build(BuildArgs),
+    /// Build the programs that ko:// names in Kubernetes YAML, and print the YAML with their images in its place.
+    Resolve(resolve::ResolveArgs),
 }
 
 pub fn run(args: Args) -> Result<ExitCode, Report> {
     match args.command {
         Command::Build(args) => build(args),
+        Command::Resolve(args) => resolve::run(args),
     }
 }
 

@@ -55,6 +55,9 @@ const LIST_LIMIT: u32 = 20;
 pub struct ShowArgs {
     /// Its id, or the last digits of it.
     build: String,
+    /// Print the Kubernetes YAML of ko_config.resolve with the build's images, and nothing else.
+    #[arg(long)]
+    resolved: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -126,7 +129,21 @@ async fn list(desk: &mut dyn Desk, request: Request, json: bool) -> Result<u8, R
 
 /// One build as it stands.
 pub async fn show(args: ShowArgs, desk: &mut dyn Desk) -> Result<u8, Report> {
+    if args.resolved {
+        return resolved(desk, Request::ShowResolved { build: args.build }, args.json).await;
+    }
     print_build(desk, Request::ShowBuild { build: args.build }, args.json, described).await
+}
+
+async fn resolved(desk: &mut dyn Desk, request: Request, json: bool) -> Result<u8, Report> {
+    match desk.execute(request).await? {
+        Response::Resolved { build, yaml } if json => {
+            print_json(desk, &serde_json::json!({ "build": build, "resolved": yaml })).await?;
+        }
+        Response::Resolved { yaml, .. } => print_text(desk, &yaml).await?,
+        other => return Err(unexpected(&other)),
+    }
+    Ok(0)
 }
 
 /// One build's log, as far as there is one or to its end.

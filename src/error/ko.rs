@@ -22,6 +22,15 @@ pub(super) fn ko_hint(error: &KoError) -> String {
         KoError::TooManyImages { .. } => "name one with ko_config.import_path in build-config.yaml, or split the repository".to_owned(),
         KoError::Name { .. } => "rename the program's directory, or build it alone with ko_config.import_path".to_owned(),
         KoError::Destination { own, .. } => format!("use names below {own}, or copy the image from there when it is built"),
+        KoError::NoYaml { dir: true, .. } => {
+            "name the files themselves, or a directory that holds them: those below it are not looked into".to_owned()
+        }
+        KoError::NoYaml { .. } => "the path is from the root of the repository; correct it or take it out of ko_config.resolve".to_owned(),
+        KoError::TooMuchYaml { .. } => "take files out of ko_config.resolve in build-config.yaml".to_owned(),
+        KoError::NotBuilt { .. } => {
+            "write one of these, or have the program built, too: ko_config.all: true in build-config.yaml builds every one".to_owned()
+        }
+        KoError::Resolve(error) => super::ko_resolve::resolve_hint(error),
         KoError::Platform { .. } => "for example linux/amd64, linux/arm64 or linux/arm/v7".to_owned(),
     }
 }

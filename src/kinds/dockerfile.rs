@@ -106,6 +106,7 @@ impl Kind for Dockerfile {
         Ok(Draft {
             images: vec![DraftImage { name: input.image.clone(), work: Work::Dockerfile(vec![solve]) }],
             notes,
+            manifests: None,
         })
     }
 }

@@ -15,6 +15,8 @@ mod modules;
 mod plan;
 mod recipe;
 mod reference;
+pub mod resolve;
+mod resolving;
 mod source;
 pub mod template;
 mod yaml;
@@ -24,6 +26,7 @@ pub use errors::KoError;
 pub use extras::KoWishes;
 pub use facts::{Facts, GitFacts};
 pub use images::{Images, Input, images};
+pub use resolving::resolved;
 pub use yaml::At;
 
 use super::{Draft, Kind, KindError, PlanInput, Verdict, Wishes};

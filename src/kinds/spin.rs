@@ -72,7 +72,7 @@ impl Kind for Spin {
             policy: input.policy.clone(),
         };
         let image = DraftImage { name: input.image.clone(), work: Work::Spin(Box::new(plan)) };
-        Ok(Draft { images: vec![image], notes })
+        Ok(Draft { images: vec![image], notes, manifests: None })
     }
 }
 

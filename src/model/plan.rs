@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AppName, Attestations, Compression, Digest, ImageName, KoImage, LayerCache, Platform, RefName, Sha,
-    SourcePolicy, SpinPlan, Tag,
+    AppName, Attestations, Compression, Digest, ImageName, KoImage, LayerCache, Manifests, Platform, RefName,
+    Sha, SourcePolicy, SpinPlan, Tag,
 };
 
 /// A kind of build.
@@ -54,6 +54,9 @@ pub struct BuildPlan {
     pub images: Vec<ImagePlan>,
     /// What the pusher should know before the build: tags that could not be made, settings overridden.
     pub notes: Vec<String>,
+    /// What is resolved when the images are there, and kept with the build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifests: Option<Manifests>,
 }
 
 impl BuildPlan {

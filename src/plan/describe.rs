@@ -38,6 +38,12 @@ pub fn plan(plan: &BuildPlan) -> String {
     for image in &plan.images {
         describe_image(&mut text, image);
     }
+    if let Some(manifests) = &plan.manifests {
+        line(&mut text, "resolve", &list(&manifests.files));
+        for (reference, image) in &manifests.references {
+            line(&mut text, "", &format!("{reference} is {image}"));
+        }
+    }
     for note in &plan.notes {
         let _ = writeln!(text, "note: {note}");
     }

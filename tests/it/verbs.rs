@@ -192,6 +192,8 @@ fn both_doors_say_the_same() {
         "show BUILD",
         "show BUILD --json",
         "builds show BUILD",
+        "show BUILD --resolved",
+        "builds show BUILD --resolved --json",
         "show ffffffff",
         "logs BUILD",
         "logs BUILD -f",
@@ -258,6 +260,7 @@ fn a_member_sees_and_may_what_was_granted() {
     assert_eq!(place.ssh("bob", &format!("show {build}")), place.ssh("ada", &format!("show {build}")));
     for line in [
         "show BUILD",
+        "show BUILD --resolved",
         "logs BUILD",
         "logs BUILD -f",
         "cancel BUILD",

@@ -8,25 +8,25 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use clap::CommandFactory as _;
-use lemnos::assemble::ko::resolve::{Manifest, Selector};
+use lemnos::kinds::ko::resolve::{Manifest, Selector};
 use lemnos::model::BuildId;
 use serde_json::Value;
 
 use crate::ko_assembly::{Depot, clean, lines};
 use crate::support::{engines, image};
 
-const MAIN: &str = "package main\n\nvar version = \"none\"\n\nfunc main() { println(version) }\n";
+pub const MAIN: &str = "package main\n\nvar version = \"none\"\n\nfunc main() { println(version) }\n";
 
 /// A worktree, where its image goes, and what both commands are told.
-struct Shop {
-    dir: tempfile::TempDir,
+pub struct Shop {
+    pub dir: tempfile::TempDir,
     below: &'static str,
     root: String,
-    env: Vec<(&'static str, String)>,
+    pub env: Vec<(&'static str, String)>,
 }
 
 impl Shop {
-    fn new(files: &[(&str, &str)]) -> Self {
+    pub fn new(files: &[(&str, &str)]) -> Self {
         image("golang");
         image("static");
         let dir = tempfile::tempdir().unwrap();
@@ -49,7 +49,7 @@ impl Shop {
     }
 
     /// Everything in one commit, which is a version.
-    fn committed(self) -> Self {
+    pub fn committed(self) -> Self {
         self.git(&["init", "-q", "-b", "main"]);
         self.git(&["add", "-A"]);
         self.git(&["commit", "-q", "-m", "First"]);
@@ -57,7 +57,7 @@ impl Shop {
         self
     }
 
-    fn run(&self, program: &Path, args: &[&str]) -> Output {
+    pub fn run(&self, program: &Path, args: &[&str]) -> Output {
         let mut command = clean(program, &self.dir.path().join(self.below));
         // Go's own settings file of whoever runs the tests may turn the stamping off
         command
@@ -78,7 +78,7 @@ impl Shop {
         self.run(Path::new(env!("CARGO_BIN_EXE_lemnos")), &[&builder, args].concat())
     }
 
-    fn lemnos(&self, args: &[&str]) -> String {
+    pub fn lemnos(&self, args: &[&str]) -> String {
         let output = self.lemnos_output(args);
         assert!(output.status.success(), "lemnos {args:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
@@ -261,9 +261,9 @@ fn what_is_not_done_is_refused_with_the_reason() {
     assert!(shop.refused(&[]).contains("KO_DOCKER_REPO environment variable is unset"));
 }
 
-/// Long and short names of ko's flags, by ko's own help.
-fn kos_flags() -> BTreeMap<String, String> {
-    let output = Command::new(&engines().ko).args(["build", "--help"]).output().unwrap();
+/// Long and short names of the flags of ko's command, by ko's own help.
+fn kos_flags(command: &str) -> BTreeMap<String, String> {
+    let output = Command::new(&engines().ko).args([command, "--help"]).output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
     let flags = help.lines().filter_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -280,20 +280,24 @@ fn kos_flags() -> BTreeMap<String, String> {
 
 #[test]
 fn every_flag_of_ko_is_taken_and_stands_in_the_reference() {
-    let kos = kos_flags();
-    assert!(kos.len() >= 21, "{kos:?}");
+    let mut kos = BTreeMap::new();
     let command = lemnos::cli::Cli::command();
     let ko = command.get_subcommands().find(|command| command.get_name() == "ko").unwrap();
-    let build = ko.get_subcommands().find(|command| command.get_name() == "build").unwrap();
-    let ours: BTreeMap<String, String> = build
-        .get_arguments()
-        .filter_map(|flag| {
-            let short = flag.get_short().map(String::from).unwrap_or_default();
-            Some((flag.get_long()?.to_owned(), short))
-        })
-        .collect();
-    let missing: Vec<_> = kos.iter().filter(|(long, short)| ours.get(*long) != Some(short)).collect();
-    assert_eq!(missing, Vec::<(&String, &String)>::new(), "not taken, or by another letter");
+    for (name, least) in [("build", 21), ("resolve", 24)] {
+        let theirs = kos_flags(name);
+        assert!(theirs.len() >= least, "{theirs:?}");
+        let command = ko.get_subcommands().find(|command| command.get_name() == name).unwrap();
+        let ours: BTreeMap<String, String> = command
+            .get_arguments()
+            .filter_map(|flag| {
+                let short = flag.get_short().map(String::from).unwrap_or_default();
+                Some((flag.get_long()?.to_owned(), short))
+            })
+            .collect();
+        let missing: Vec<_> = theirs.iter().filter(|(long, short)| ours.get(*long) != Some(short)).collect();
+        assert_eq!(missing, Vec::<(&String, &String)>::new(), "{name}: not taken, or by another letter");
+        kos.extend(theirs);
+    }
     let table = include_str!("../../docs/reference/ko.md");
     let first_cells = table.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
     let told: BTreeSet<&str> = first_cells
@@ -311,7 +315,7 @@ fn every_flag_of_ko_is_taken_and_stands_in_the_reference() {
 }
 
 /// Documents as data, empty ones left out.
-fn documents(yaml: &str) -> Vec<Value> {
+pub fn documents(yaml: &str) -> Vec<Value> {
     let all: Vec<Value> = serde_yaml::from_multiple(yaml).unwrap();
     all.into_iter().filter(|document| !document.is_null()).collect()
 }

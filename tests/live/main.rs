@@ -35,6 +35,7 @@ mod ko_command;
 #[path = "../fake/ko_program.rs"]
 mod ko_program;
 mod ko_push;
+mod ko_resolve;
 mod llb;
 mod logs;
 mod metrics;

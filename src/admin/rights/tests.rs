@@ -100,6 +100,7 @@ fn about(app: &str, build: &str) -> Vec<Request> {
         Request::AddDeployKey { app, access: Access::Write, text: KEY.to_owned(), name: None },
         Request::ListBuilds { app: None, limit: 0, before: Some(build.clone()) },
         Request::ShowBuild { build: build.clone() },
+        Request::ShowResolved { build: build.clone() },
         Request::BuildEvents { build: build.clone(), from_seq: 0, limit: 1 },
         Request::CancelBuild { build: build.clone() },
         Request::RetryBuild { build },

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::Report;
+use crate::kinds::{BUILD_CONFIG, KindError};
 use crate::model::Platform;
 
 /// `KEY=VALUE`s; a later one of the same key wins.
@@ -42,6 +43,15 @@ pub fn import_path(given: &str, below: &str) -> Result<String, Report> {
         }
     }
     Ok(if parts.is_empty() { ".".to_owned() } else { format!("./{}", parts.join("/")) })
+}
+
+/// What is wrong with an import path, without the file of which the project makes it a part.
+pub fn as_given(error: KindError) -> Report {
+    let mut report = Report::from(error);
+    if let Some(rest) = report.message.strip_prefix(&format!("{BUILD_CONFIG}:1: ")) {
+        report.message = rest.to_owned();
+    }
+    report
 }
 
 /// What a base's entry is compiled for.

@@ -112,6 +112,14 @@ impl<'a> Programs<'a> {
         Ok(made)
     }
 
+    /// The whole import path of a program, under which it is built once whatever it is called; an error says why there is no
+    /// program to build.
+    pub fn find(&self, given: &str) -> Result<String, Report> {
+        let path = names::import_path(given, &self.project.here_below)?;
+        let any = "linux/amd64".parse::<Platform>()?;
+        Ok(self.plan(&path, std::slice::from_ref(&any))?.compile.import_path)
+    }
+
     /// The program as it is planned for these platforms.
     fn plan(&self, import_path: &str, platforms: &[Platform]) -> Result<KoImage, Report> {
         let tree = self.project.tree(import_path);
@@ -127,7 +135,8 @@ impl<'a> Programs<'a> {
             ssh: false,
             no_cache: false,
             pull: false,
-        })?;
+        })
+        .map_err(names::as_given)?;
         let mut images = planned.images.into_iter();
         let mut image = images.next().ok_or_else(|| Report::internal("nothing was planned"))?;
         for target in &mut image.compile.targets {

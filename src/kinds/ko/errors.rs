@@ -3,14 +3,26 @@
 use super::template::TemplateError;
 use crate::model::{ImageName, Invalid, Platform, Refusal};
 
-/// At most this many directories are named in one message.
+/// At most this many directories or programs are named in one message.
 const NAMED: usize = 8;
 
 fn listed(paths: &[String]) -> String {
-    let named: Vec<String> = paths.iter().take(NAMED).map(|path| shown_dir(path)).collect();
-    match paths.len().saturating_sub(NAMED) {
-        0 => named.join(", "),
-        more => format!("{} and {more} more", named.join(", ")),
+    some_of(&paths.iter().map(|path| shown_dir(path)).collect::<Vec<_>>())
+}
+
+fn some_of(names: &[String]) -> String {
+    let named = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}
+
+fn no_yaml(path: &str, dir: bool) -> String {
+    if dir {
+        format!("{} has no *.yaml and no *.json", shown_dir(path))
+    } else {
+        format!("there is no {} in the tree", crate::kinds::errors::shown(path))
     }
 }
 
@@ -54,6 +66,14 @@ pub enum KoError {
         "{place}: ko_config.destinations: {image} is not the app's own: it is neither {own} nor below it"
     )]
     Destination { place: String, image: ImageName, own: ImageName },
+    #[error("{place}: ko_config.resolve: {}", no_yaml(.path, *.dir))]
+    NoYaml { place: String, path: String, dir: bool },
+    #[error("ko_config.resolve: more than {limit} {what}")]
+    TooMuchYaml { limit: usize, what: &'static str },
+    #[error("{file}:{line}: {reference} is not built by this push, which builds {}", some_of(.built))]
+    NotBuilt { file: String, line: usize, reference: String, built: Vec<String> },
+    #[error(transparent)]
+    Resolve(#[from] super::resolve::ResolveError),
     #[error("{place}: {platform} cannot be built: {why}")]
     Platform { place: String, platform: Platform, why: &'static str },
 }

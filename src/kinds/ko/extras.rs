@@ -13,7 +13,7 @@ use crate::kinds::errors::shown;
 use crate::model::closest::closest;
 use crate::model::{ImageName, Invalid, KoExtras};
 
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "import_path",
     "all",
     "base_image",
@@ -27,6 +27,7 @@ const KEYS: [&str; 13] = [
     "annotations",
     "destinations",
     "config",
+    "resolve",
 ];
 const LIMIT_ITEMS: usize = 256;
 const LIMIT_TEXT_BYTES: usize = 32 * 1024;
@@ -45,6 +46,8 @@ pub struct KoWishes {
     pub toolchain: Option<At<String>>,
     /// Where ko's own file is, if not at the root.
     pub config: Option<At<String>>,
+    /// Kubernetes YAML whose references become images: files and directories of the tree.
+    pub resolve: Vec<At<String>>,
     pub extras: KoExtras,
 }
 
@@ -111,6 +114,12 @@ impl KoWishes {
                     return Err(invalid(&dir, "working directory", "an absolute path without '..'"));
                 }
                 extras.workdir = Some(dir.value);
+            }
+            "resolve" => {
+                self.resolve = match value.value {
+                    Node::Text(_) => vec![text(name, value)?],
+                    _ => list(name, value)?,
+                }
             }
             "args" => extras.args = list(name, value)?.into_iter().map(|arg| arg.value).collect(),
             "env" => {
@@ -222,7 +231,7 @@ mod tests {
 
     #[test]
     fn every_key_is_taken() {
-        let text = "build_backend: ko\nko_config:\n  import_path: ./cmd/a\n  all: true\n  base_image: busybox\n  go_version: '1.25'\n  toolchain: r.example.com/go:1\n  ports: [8080, 53/udp, 8080/tcp]\n  workdir: /data\n  args: [serve, '--port=8080']\n  env: [A=1, 'B=']\n  labels: {team: shop}\n  annotations: {org.example.x: 'y'}\n  destinations: [r.example.com/a, r.example.com/b, r.example.com/a]\n  config: deploy/ko.yaml\n";
+        let text = "build_backend: ko\nko_config:\n  import_path: ./cmd/a\n  all: true\n  base_image: busybox\n  go_version: '1.25'\n  toolchain: r.example.com/go:1\n  ports: [8080, 53/udp, 8080/tcp]\n  workdir: /data\n  args: [serve, '--port=8080']\n  env: [A=1, 'B=']\n  labels: {team: shop}\n  annotations: {org.example.x: 'y'}\n  destinations: [r.example.com/a, r.example.com/b, r.example.com/a]\n  config: deploy/ko.yaml\n  resolve: [deploy, web.yaml]\n";
         let wishes = KoWishes::parse(text).unwrap();
         assert_eq!(wishes.import_path.unwrap(), At { value: "./cmd/a".to_owned(), line: 3, column: 16 });
         assert!(wishes.all);
@@ -230,6 +239,12 @@ mod tests {
         assert_eq!(wishes.go_version.unwrap().value, "1.25");
         assert_eq!(wishes.toolchain.unwrap().value, "r.example.com/go:1");
         assert_eq!(wishes.config.unwrap().value, "deploy/ko.yaml");
+        assert_eq!(
+            wishes.resolve.iter().map(|at| at.value.as_str()).collect::<Vec<_>>(),
+            ["deploy", "web.yaml"]
+        );
+        let one = KoWishes::parse("ko_config:\n  resolve: deploy\n").unwrap();
+        assert_eq!(one.resolve, [At { value: "deploy".to_owned(), line: 2, column: 12 }]);
         let json = serde_json::to_value(&wishes.extras).unwrap();
         assert_eq!(
             json,
@@ -260,6 +275,7 @@ mod tests {
             "ko_config:\n  labels: [a]\n",
             "ko_config:\n  all: 'yes'\n",
             "ko_config:\n  args: [1.5]\n",
+            "ko_config:\n  resolve: true\n",
         ] {
             said.push_str(&format!("{}\n", KoWishes::parse(text).unwrap_err()));
         }
@@ -278,6 +294,7 @@ build-config.yaml:2: \"latest\" is not a valid version of Go
 build-config.yaml:2:11: labels is a list, not a mapping
 build-config.yaml:2:8: all is true or false
 build-config.yaml:2:10: args is a fraction, not a text: write it in quotes
+build-config.yaml:2:12: resolve is true or false, not a list
 "
         );
     }

@@ -44,6 +44,8 @@ pub struct Input<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Images {
     pub images: Vec<KoImage>,
+    /// Kubernetes YAML that is to name them.
+    pub resolve: Vec<At<String>>,
     pub notes: Vec<String>,
 }
 
@@ -85,7 +87,7 @@ pub fn images(input: &Input<'_>) -> Result<Images, KindError> {
         let file = BUILD_CONFIG.to_owned();
         return Err(KoError::Config { file, line: 1, column: 1, problem }.into());
     }
-    Ok(Images { images, notes: plan.notes })
+    Ok(Images { images, notes: plan.notes, resolve: wishes.resolve })
 }
 
 fn read_config(tree: &dyn Tree, wishes: &KoWishes) -> Result<KoConfig, KindError> {

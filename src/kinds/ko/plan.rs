@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::errors::KoError;
 use super::facts::Facts;
 use super::images::{Input, images};
+use super::resolving;
 use crate::kinds::dockerfile::cache_namespace;
 use crate::kinds::{BUILD_CONFIG, Draft, DraftImage, KindError, PlanInput, Wishes, arguments};
 use crate::model::{Compression, ImageName, KoImage, LayerCache, Platform, Sbom, Work};
@@ -34,6 +35,11 @@ pub(super) fn plan(input: &PlanInput<'_>, wishes: &Wishes) -> Result<Draft, Kind
         return Err(KoError::TooManyImages { found: found.images.len(), limit: LIMIT_IMAGES }.into());
     }
     let names = names(input.image, &found.images)?;
+    let programs: Vec<(String, ImageName)> = {
+        let paths = found.images.iter().map(|image| image.compile.import_path.clone());
+        paths.zip(names.iter().cloned()).collect()
+    };
+    let manifests = resolving::plan(input.tree, &found.resolve, &programs)?;
     let mut drafts = Vec::new();
     for (name, mut image) in names.into_iter().zip(found.images) {
         narrow(&mut image, input)?;
@@ -51,7 +57,7 @@ pub(super) fn plan(input: &PlanInput<'_>, wishes: &Wishes) -> Result<Draft, Kind
     }
     let mut notes = found.notes;
     notes.extend(unused_settings(input));
-    Ok(Draft { images: drafts, notes })
+    Ok(Draft { images: drafts, notes, manifests })
 }
 
 /// One alone has the app's own name; several lie below it as ko names them: by the last part of their import path, and

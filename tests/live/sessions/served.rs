@@ -78,6 +78,21 @@ fn a_go_module() {
     house.commit(&dir, &[("build-config.yaml", config)], "build both");
     house.lemnos(&["apps", "set", "shop", "platforms=linux/amd64,linux/riscv64"]).succeeded();
     session.push(&dir, &["main"]).failed();
+    session.note("Kubernetes YAML that names a program which is not built.");
+    let config = "build_backend: ko\nko_config:\n  import_path: ./cmd/web\n  resolve: deploy.yaml\n";
+    let pod = |program: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: shop}}\nspec:\n  containers:\n  - {{name: shop, image: 'ko://example.com/shop/cmd/{program}'}}\n"
+        )
+    };
+    house.lemnos(&["apps", "set", "shop", "platforms=linux/amd64"]).succeeded();
+    house.commit(&dir, &[("build-config.yaml", config), ("deploy.yaml", &pod("job"))], "deploy the job");
+    session.push(&dir, &["main"]).failed();
+    session.note("It names the one that is; of that push, which goes as above, the YAML is kept.");
+    house.commit(&dir, &[("deploy.yaml", &pod("web"))], "deploy the shop");
+    house.push(&dir, &["main"]).succeeded();
+    let build = house.builds("shop")[0]["id"].as_str().unwrap().to_owned();
+    session.lemnos(&["builds", "show", &build, "--resolved"]).succeeded();
     session.is("ko");
 }
 

@@ -26,6 +26,8 @@ pub enum ResolveError {
     TooLarge { file: String, limit: usize },
     #[error("{file}:{line}:{column}: {cause}")]
     Syntax { file: String, line: usize, column: usize, cause: String },
+    #[error("{file}:{line}: a control character stands here, and YAML has none")]
+    Unprintable { file: String, line: usize },
     #[error("{file}:{line}:{column}: {reference:?} names no Go package: write ko:// and an import path")]
     Reference { file: String, line: usize, column: usize, reference: String },
     #[error(
@@ -88,20 +90,29 @@ impl Manifest {
         if text.len() > LIMIT_BYTES {
             return Err(ResolveError::TooLarge { file: file.to_owned(), limit: LIMIT_BYTES });
         }
-        let events = events(file, text)?;
+        if let Some(at) = text.find(is_unprintable) {
+            let above = text.get(..at).unwrap_or_default();
+            let line = 1 + above.bytes().filter(|byte| *byte == b'\n').count();
+            return Err(ResolveError::Unprintable { file: file.to_owned(), line });
+        }
         let kept = match selector {
             None => vec![Kept { range: 0..text.len(), bare: false }],
-            Some(selector) => document::kept(file, text, &events, selector)?,
+            Some(selector) => {
+                let events = events(file, text).collect::<Result<Vec<_>, _>>()?;
+                document::kept(file, text, &events, selector)?
+            }
         };
         let mut references = Vec::new();
-        for (event, span) in &events {
-            let Event::Scalar(value, style, _, tag) = event else { continue };
+        // one at a time: a small text may have very many
+        for event in events(file, text) {
+            let (event, span) = event?;
+            let Event::Scalar(value, style, _, tag) = &event else { continue };
             let is_text =
                 tag.as_deref().is_none_or(|tag| tag.is_yaml_core_schema_tag("str") || tag.suffix() == "!");
             if !is_text || !value.starts_with(SCHEME) {
                 continue;
             }
-            let range = bytes(span);
+            let range = bytes(&span);
             if !kept.iter().any(|kept| kept.range.contains(&range.start)) {
                 continue;
             }
@@ -172,26 +183,41 @@ impl Manifest {
     /// Whether what was written says the same, but for the references.
     fn verify(&self, written: &str, images: &BTreeMap<String, String>) -> Result<(), ResolveError> {
         let misplaced = || ResolveError::Misplaced { file: self.file.clone() };
-        let kept = |span: &Span| self.kept.iter().any(|kept| kept.range.contains(&bytes(span).start));
-        let after = events(&self.file, written).map_err(|_| misplaced())?;
-        let after = after.iter().filter_map(|(event, span)| scalar(event, span).map(str::to_owned));
-        let before = events(&self.file, &self.text)?;
-        let before = before.iter().filter(|(_, span)| kept(span)).filter_map(|(event, span)| {
-            let value = scalar(event, span)?;
-            let replaced = self.references.iter().any(|found| found.at == bytes(span).start);
+        let mut after = scalars(&self.file, written);
+        for found in scalars(&self.file, &self.text) {
+            let (value, at) = found?;
+            if !self.kept.iter().any(|kept| kept.range.contains(&at)) {
+                continue;
+            }
+            let replaced = self.references.binary_search_by_key(&at, |found| found.at).is_ok();
             let image = images.get(value.trim()).filter(|_| replaced);
-            Some(image.map_or_else(|| value.to_owned(), Clone::clone))
-        });
-        if after.eq(before) { Ok(()) } else { Err(misplaced()) }
+            let expected = image.map_or(value.as_str(), String::as_str);
+            match after.next() {
+                Some(Ok((value, _))) if value == expected => {}
+                _ => return Err(misplaced()),
+            }
+        }
+        if after.next().is_none() { Ok(()) } else { Err(misplaced()) }
     }
 }
 
-fn scalar<'e>(event: &'e Event<'_>, span: &Span) -> Option<&'e str> {
-    match event {
-        // an empty value has no place in the text
-        Event::Scalar(value, ..) if !bytes(span).is_empty() => Some(value),
-        _ => None,
-    }
+/// What YAML does not allow in a file, and a terminal would obey.
+fn is_unprintable(c: char) -> bool {
+    c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{85}')
+}
+
+/// Every scalar that stands in the text, with the place where it begins; an empty value has none.
+fn scalars<'t>(
+    file: &'t str,
+    text: &'t str,
+) -> impl Iterator<Item = Result<(String, usize), ResolveError>> + 't {
+    events(file, text).filter_map(|event| match event {
+        Err(error) => Some(Err(error)),
+        Ok((Event::Scalar(value, ..), span)) if !bytes(&span).is_empty() => {
+            Some(Ok((value.into_owned(), bytes(&span).start)))
+        }
+        Ok(_) => None,
+    })
 }
 
 /// A block's place is its content's: what is replaced begins with the `|` or `>` of the line before.
@@ -225,19 +251,21 @@ fn in_place(reference: &Reference, image: &str) -> String {
     }
 }
 
-fn events<'t>(file: &str, text: &'t str) -> Result<Vec<(Event<'t>, Span)>, ResolveError> {
+/// The parser's events, up to the first error.
+fn events<'t>(
+    file: &'t str,
+    text: &'t str,
+) -> impl Iterator<Item = Result<(Event<'t>, Span), ResolveError>> + 't {
     let mut options = Options::default();
     options.set_emit_comments(false);
-    let mut events = Vec::new();
-    for event in Parser::new_from_str_with_options(text, options) {
-        events.push(event.map_err(|error| ResolveError::Syntax {
+    Parser::new_from_str_with_options(text, options).map(|event| {
+        event.map_err(|error| ResolveError::Syntax {
             file: file.to_owned(),
             line: error.marker().line(),
             column: error.marker().col() + 1,
             cause: error.info(),
-        })?);
-    }
-    Ok(events)
+        })
+    })
 }
 
 fn bytes(span: &Span) -> Range<usize> {
@@ -247,3 +275,32 @@ fn bytes(span: &Span) -> Range<usize> {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod fuzzed {
+    use super::*;
+
+    #[test]
+    fn fuzzed_files_are_resolved_whole_or_refused() {
+        let corpus: [&[u8]; 3] = [
+            b"# c\na: ko://x.y/z # d\nl: [ko://x.y/z, 'ko://a.b/c', \"ko://d.e/f\"]\n? ko://x.y/z\n: &a ko://x.y/z\nb: *a\n",
+            b"m: |\n  ko://x.y/z\nn: >-\n  ko://x.y/z\n---\n- !!str ko://x.y/z\n-   ko://x.y/z\n...\n",
+            b"{\"a\": \"ko://x.y/z\", \"b\": [1, \"\\u006bo://x.y/z\"]}",
+        ];
+        let words: [&[u8]; 9] =
+            [b"ko://", b"ko://x.y/z", b"'", b"\"", b"\n", b"---\n", b": ", b"|\n", b"\xef\xbb\xbf"];
+        crate::fuzz::run("ko resolve", 4_000, &corpus, &words, |input| {
+            let Ok(text) = std::str::from_utf8(input) else { return false };
+            let Ok(manifest) = Manifest::read("f", text, None) else { return false };
+            let images = manifest
+                .references()
+                .iter()
+                .map(|found| (found.text.clone(), "127.0.0.1:5000/shop/z".to_owned()))
+                .collect();
+            let Ok(written) = manifest.written(&images) else { return false };
+            let again = Manifest::read("f", &written, None).unwrap();
+            assert_eq!(again.references(), [], "{written:?}");
+            true
+        });
+    }
+}
