@@ -21,6 +21,8 @@ pub enum Kind {
     Unavailable,
     /// The build of the user's tree failed: exit 1.
     Build,
+    /// Whoever runs the command ended it: exit 130.
+    Interrupted,
     /// Ours or the machine's fault: exit 70.
     Internal,
 }
@@ -57,6 +59,7 @@ impl Report {
     pub fn exit_status(&self) -> u8 {
         match self.kind {
             Kind::Build => 1,
+            Kind::Interrupted => 130,
             Kind::User => 2,
             Kind::NotFound => 3,
             Kind::Forbidden => 4,

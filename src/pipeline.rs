@@ -20,6 +20,7 @@ mod spin;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 
 use crate::detect;
@@ -37,7 +38,7 @@ use crate::receive::tree::CommitTree;
 use crate::registry::Registry;
 use crate::solve;
 use crate::solve::git_dir::{GitView, git_facts};
-use crate::store::Store;
+use crate::store::{Store, now_ms};
 
 pub use failure::{from_report, internal, shorten_reason};
 
@@ -98,7 +99,12 @@ struct Making<'a> {
     rules: &'a Arc<SourceRules>,
     secrets: &'a solve::BuildSecrets,
     events: &'a EventSink,
+    /// Unix seconds. One for all images, so that builders are told of one time of each file.
+    began_s: i64,
 }
+
+/// So many Go programs of one push are built at once; each takes its builder's turn as any other build does.
+const PROGRAMS_AT_ONCE: usize = 4;
 
 impl Pipeline {
     /// Runs the stages up to what is pushed by digest. Nothing that is said on the way, and no failure, has a secret in it.
@@ -128,17 +134,22 @@ impl Pipeline {
             secrets::refuse_published(image, secrets.masker(), events)?;
             self.claim_tags(job, image).await?;
         }
-        let making = Making { job, plan: &plan, rules: &rules, secrets, events };
-        let mut published = Vec::with_capacity(plan.images.len());
-        for image in &plan.images {
-            published.push(match &image.work {
-                Work::Dockerfile(solves) => self.dockerfile(&making, image, solves).await?,
-                Work::Ko(program) => self.ko(&making, image, program).await?,
-                Work::Spin(plan) => self.spin(&making, image, plan).await?,
-            });
-        }
+        let began_s = now_ms().div_euclid(1000);
+        let making = Making { job, plan: &plan, rules: &rules, secrets, events, began_s };
+        let programs = plan.images.iter().all(|image| matches!(image.work, Work::Ko(_)));
+        let at_once = if programs { PROGRAMS_AT_ONCE } else { 1 };
+        let making_them: Vec<_> = plan.images.iter().map(|image| self.make(&making, image).boxed()).collect();
+        let published: Vec<_> = stream::iter(making_them).buffered(at_once).try_collect().await?;
         self.resolve_manifests(&making, &published).await?;
         Ok(Built::Published(published))
+    }
+
+    async fn make(&self, making: &Making<'_>, image: &ImagePlan) -> Result<Publication, Failure> {
+        match &image.work {
+            Work::Dockerfile(solves) => self.dockerfile(making, image, solves).await,
+            Work::Ko(program) => self.ko(making, image, program).await,
+            Work::Spin(plan) => self.spin(making, image, plan).await,
+        }
     }
 
     async fn pass(&self, point: Point) -> Result<(), Failure> {

@@ -1,7 +1,7 @@
 //! ko images into a registry, everything by digest: layers, configs, manifests, the index, and SBOMs as their referrers.
 //!
 //! The base's layers are mounted where registry and base are one, else copied as they are. No tag is touched here but the
-//! one that OCI's distribution spec has clients keep for registries that list no referrers.
+//! one that OCI's distribution spec has clients keep for registries that list no referrers, and ko's of an SBOM.
 
 use std::path::PathBuf;
 
@@ -9,8 +9,8 @@ use futures::future::try_join_all;
 
 use super::AssembleError;
 use super::base::Base;
-use super::ko::{Attachment, BaseImage, Document, Image, Layer};
-use crate::model::{Digest, ImageName};
+use super::ko::{self, Attachment, BaseImage, Document, Image, Layer};
+use crate::model::{Digest, ImageName, Tag};
 use crate::registry::{BlobSource, Registry};
 
 /// A layer that stands in a file here.
@@ -68,18 +68,65 @@ pub async fn images(
     Ok(())
 }
 
-/// Puts what is said of an image, and has it found there.
+/// What is said of an image, and how it is found there.
+#[derive(Debug, Clone)]
+pub struct Statement {
+    pub attachment: Attachment,
+    /// Of the image or index that it is about.
+    pub subject: Digest,
+    /// ko's form is found by this; without it the registry lists it as a referrer.
+    pub tag: Option<Tag>,
+}
+
+impl Statement {
+    /// An SBOM as a referrer, and where that is asked for under ko's tag, too.
+    pub fn sbom(document: Vec<u8>, subject: &Document, tagged: bool) -> Vec<Self> {
+        let about = subject.digest.clone();
+        let own = tagged.then(|| Self {
+            attachment: ko::tagged(document.clone()),
+            subject: about.clone(),
+            tag: Some(ko::sbom_tag(&about)),
+        });
+        let referrer = Self { attachment: ko::referrer(document, subject), subject: about, tag: None };
+        own.into_iter().chain([referrer]).collect()
+    }
+}
+
+/// Puts the content of statements, which may be done before there are the images.
+pub async fn content(
+    registry: &Registry,
+    name: &ImageName,
+    statements: &[Statement],
+) -> Result<(), AssembleError> {
+    let mut blobs: Vec<&Document> = Vec::new();
+    for blob in statements.iter().flat_map(|statement| &statement.attachment.blobs) {
+        if !blobs.iter().any(|known| known.digest == blob.digest) {
+            blobs.push(blob);
+        }
+    }
+    try_join_all(blobs.into_iter().map(async |blob| {
+        let source = BlobSource::Bytes(blob.bytes.clone().into());
+        registry.put_blob(name, &blob.digest, blob.bytes.len() as u64, source).await
+    }))
+    .await?;
+    Ok(())
+}
+
+/// Has statements found, of images that stand there with their content; of each image at most one is a referrer.
 pub async fn attach(
     registry: &Registry,
     name: &ImageName,
-    subject: &Document,
-    attached: &Attachment,
+    statements: &[Statement],
 ) -> Result<(), AssembleError> {
-    for blob in &attached.blobs {
-        let source = BlobSource::Bytes(blob.bytes.clone().into());
-        registry.put_blob(name, &blob.digest, blob.bytes.len() as u64, source).await?;
-    }
-    registry.put_referrer(name, &subject.digest, attached.manifest.bytes.clone()).await?;
+    try_join_all(statements.iter().map(async |statement| {
+        let manifest = &statement.attachment.manifest;
+        let bytes = manifest.bytes.clone();
+        match &statement.tag {
+            Some(tag) => registry.put_manifest(name, &tag.clone().into(), &manifest.media_type, bytes).await,
+            None => registry.put_referrer(name, &statement.subject, bytes).await,
+        }
+    }))
+    .await?;
     Ok(())
 }
 

@@ -15,6 +15,7 @@ mod deliver;
 mod facts;
 mod files;
 mod layout;
+mod lent;
 mod manifests;
 mod names;
 mod program;

@@ -52,6 +52,9 @@ pub struct KoExtras {
     /// Further names under which the image is published.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub destinations: Vec<ImageName>,
+    /// SBOMs are found by ko's tag, too.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub sbom_tags: bool,
 }
 
 impl KoExtras {

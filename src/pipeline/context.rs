@@ -46,16 +46,15 @@ impl Pipeline {
         path: &str,
         served: impl FnOnce(&GitContext) -> Result<Dirs, Failure> + Send + 'static,
     ) -> Result<Opened, Failure> {
-        let Making { job, plan, rules, secrets, .. } = *making;
+        let Making { job, plan, rules, secrets, began_s, .. } = *making;
         // the store forgets an app's ledgers by this prefix when the app goes
         let key = format!("{}/{}", job.push.app.id, job.update.name);
         let stored = self.store.ledger(&key).await.map_err(|e| from_report(Report::from(e)))?;
         let (repository, commit, wanted) = (job.repository.clone(), plan.commit.clone(), path.to_owned());
         let git = self.settings.git.clone();
-        let now_s = now_ms().div_euclid(1000);
         let (context, dirs, ledger) = blocking(move || {
             let mut ledger = Ledger::load(stored.as_deref());
-            let context = GitContext::open(&repository, &commit, &wanted, &mut ledger, now_s)
+            let context = GitContext::open(&repository, &commit, &wanted, &mut ledger, began_s)
                 .map_err(|e| from_report(Report::from(e)))?
                 .streaming_with(git);
             let dirs = served(&context)?;

@@ -18,7 +18,7 @@ use super::context::{Dirs, unless_stopped};
 use super::{Making, Pipeline, from_report, internal};
 use crate::assemble::base::{Base, Chosen};
 use crate::assemble::ko::{self, Descriptor, Document, Epoch, Image, ImageOptions};
-use crate::assemble::publish::{self, Parts};
+use crate::assemble::publish::{self, Parts, Statement};
 use crate::error::Report;
 use crate::event::{BuildEvent, Failure};
 use crate::failpoint::Point;
@@ -71,7 +71,7 @@ impl Pipeline {
         });
         if let Some((kept, commit)) = earlier.await {
             events.emit(BuildEvent::Reused { children: kept.images.len(), commit });
-            let made = self.ko_again(image, &pins.base, kept, &options).await?;
+            let made = self.ko_again(image, program, &pins.base, kept, &options).await?;
             return self.ko_published(making, image, program, made).await;
         }
         let scratch = self.scratch().await?;
@@ -150,11 +150,22 @@ impl Pipeline {
                 layers: vec![&compiled.kodata, &binary.file],
             })
             .collect();
-        publish::images(&self.registry, &image.name, &pins.base, &parts).await.map_err(failure)?;
-        self.image_sboms(image, &images, compiled).await?;
+        let said = images.iter().zip(&compiled.binaries).flat_map(|(made, binary)| {
+            let sbom = ko::image_sbom(TOOL, made, &binary.info);
+            Statement::sbom(sbom, &made.manifest, program.extras.sbom_tags)
+        });
+        let said: Vec<Statement> = said.collect();
+        tokio::try_join!(
+            publish::images(&self.registry, &image.name, &pins.base, &parts),
+            publish::content(&self.registry, &image.name, &said),
+        )
+        .map_err(failure)?;
+        publish::attach(&self.registry, &image.name, &said).await.map_err(failure)?;
         let kept = kept(&pins.chosen, &images);
         let made = match (pins.base.index(), images.as_slice()) {
-            (Some(base), [_, _, ..]) => self.ko_index(image, base, &pins.base, &kept, options).await?,
+            (Some(base), [_, _, ..]) => {
+                self.ko_index(image, program, base, &pins.base, &kept, options).await?
+            }
             (_, [only]) => Made { top: only.manifest.clone(), index: None },
             _ => {
                 return Err(internal(format!(
@@ -166,24 +177,11 @@ impl Pipeline {
         Ok((made, kept))
     }
 
-    async fn image_sboms(
-        &self,
-        image: &ImagePlan,
-        images: &[Image],
-        compiled: &Compiled,
-    ) -> Result<(), Failure> {
-        for (made, binary) in images.iter().zip(&compiled.binaries) {
-            let sbom = ko::image_sbom(TOOL, made, &binary.info);
-            let attached = ko::referrer(sbom, &made.manifest);
-            publish::attach(&self.registry, &image.name, &made.manifest, &attached).await.map_err(failure)?;
-        }
-        Ok(())
-    }
-
     /// The index over the images, with what the commit has it say.
     async fn ko_index(
         &self,
         image: &ImagePlan,
+        program: &KoImage,
         base_index: &ko::BaseIndex,
         base: &Base,
         kept: &Kept,
@@ -196,9 +194,14 @@ impl Pipeline {
         let (images, created) = (kept.images.clone(), kept.created.clone());
         let index = ko::index(base_index, &base.reference, images, created, &options);
         self.pass(Point::BeforeIndexPush).await?;
-        publish::document(&self.registry, &image.name, &index.document).await.map_err(failure)?;
-        let attached = ko::referrer(ko::index_sbom(TOOL, &index), &index.document);
-        publish::attach(&self.registry, &image.name, &index.document, &attached).await.map_err(failure)?;
+        let sbom = ko::index_sbom(TOOL, &index);
+        let said = Statement::sbom(sbom, &index.document, program.extras.sbom_tags);
+        tokio::try_join!(
+            publish::document(&self.registry, &image.name, &index.document),
+            publish::content(&self.registry, &image.name, &said),
+        )
+        .map_err(failure)?;
+        publish::attach(&self.registry, &image.name, &said).await.map_err(failure)?;
         self.pass(Point::AfterIndexPush).await?;
         Ok(Made { top: index.document.clone(), index: Some(index) })
     }
@@ -207,12 +210,13 @@ impl Pipeline {
     async fn ko_again(
         &self,
         image: &ImagePlan,
+        program: &KoImage,
         base: &Base,
         kept: Kept,
         options: &ImageOptions,
     ) -> Result<Made, Failure> {
         match (base.index(), kept.images.as_slice()) {
-            (Some(index), [_, _, ..]) => self.ko_index(image, index, base, &kept, options).await,
+            (Some(index), [_, _, ..]) => self.ko_index(image, program, index, base, &kept, options).await,
             (_, [only]) => {
                 let reference = only.digest.clone().into();
                 let manifest = self.registry.get_manifest(&image.name, &reference).await.map_err(failure)?;

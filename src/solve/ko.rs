@@ -6,7 +6,7 @@
 
 use crate::buildkit::llb::{
     CacheSharing, Constraints, Copy, Definition, FileActions, Image, LlbError, Local, MakeDir, Mount,
-    Platform, ResolveMode, Run, Secret, Ssh, State,
+    Platform, ResolveMode, Run, Secret, Ssh, State, merge,
 };
 use crate::model::{GoCompile, GoTarget};
 
@@ -32,20 +32,13 @@ pub fn compile(
 ) -> Result<Definition, LlbError> {
     let toolchain = toolchain(compile, builder);
     let source = source(has_git);
-    let mut result = FileActions::new();
-    for target in &compile.targets {
-        let built = build(compile, program, target, &toolchain, &source);
-        let directory = target.directory();
-        result = result.mkdir(MakeDir::new(format!("/{directory}"), 0o755).created(0)).copy(Copy::new(
-            &built,
-            format!("/{program}"),
-            format!("/{directory}/{program}"),
-        ));
-    }
-    let named = Constraints::new().custom_name("gather the programs");
+    let built = compile.targets.iter().map(|target| build(compile, program, target, &toolchain, &source));
+    let built: Vec<State> = built.collect();
+    // laid on top of each other, as they share no name: copies of programs take longer than that
+    let result = merge(&built, Constraints::new().custom_name("gather the programs"));
     // the session's directories are told apart by the ref's name space: a random id would make every graph another one
     let ground = Constraints::new().platform(builder.clone()).local_unique_id(&compile.cache_namespace);
-    State::scratch().file(result, named).marshal(&ground)
+    result.marshal(&ground)
 }
 
 fn toolchain(compile: &GoCompile, builder: &Platform) -> State {
@@ -67,22 +60,26 @@ fn source(has_git: bool) -> State {
     tree.file(FileActions::new().copy(copy), named("[source] .git"))
 }
 
-/// What one `go build` leaves in its output directory.
+/// What one `go build` leaves: the target's directory with the program in it.
 fn build(compile: &GoCompile, program: &str, target: &GoTarget, toolchain: &State, source: &State) -> State {
     let mut args = vec!["go".to_owned()];
     args.extend(target.args.iter().cloned());
-    args.extend(["-o".to_owned(), format!("{OUT}/{program}"), compile.import_path.clone()]);
+    let directory = target.directory();
+    args.extend(["-o".to_owned(), format!("{OUT}/{directory}/{program}"), compile.import_path.clone()]);
     let mut constraints =
         Constraints::new().custom_name(format!("[{}] go build {}", target.platform, compile.import_path));
     if compile.no_cache {
         constraints = constraints.ignore_cache();
     }
     let dir = if compile.dir.is_empty() { SRC.to_owned() } else { format!("{SRC}/{}", compile.dir) };
+    let made = FileActions::new().mkdir(MakeDir::new(format!("/{directory}"), 0o755).created(0));
+    let out = State::scratch()
+        .file(made, Constraints::new().custom_name(format!("[{}] /{directory}", target.platform)));
     let mut run = Run::args(args).dir(dir).constraints(constraints);
     for (name, value) in &target.env {
         run = run.env(name, value);
     }
-    run = run.mount(Mount::bind(SRC, source).readonly()).mount(Mount::bind(OUT, &State::scratch()));
+    run = run.mount(Mount::bind(SRC, source).readonly()).mount(Mount::bind(OUT, &out));
     for (variable, name) in [("GOCACHE", "go-build"), ("GOMODCACHE", "go-modules")] {
         // Go's caches are made for several at once; somewhere else is wherever the app said
         if let Some((_, path)) =

@@ -26,7 +26,7 @@ make_clones() {
       git -C "$dir" config gc.auto 0
       git -C "$dir" config user.name bench
       git -C "$dir" config user.email bench@localhost
-      git -C "$dir" config core.sshCommand "ssh -F none -i $scratch/key -o IdentitiesOnly=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o KexAlgorithms=curve25519-sha256"
+      git -C "$dir" config core.sshCommand "$client_ssh"
       at=${side}_at
       git -C "$dir" remote add builder "${!at}/$app.git"
       git -C "$dir" add -A

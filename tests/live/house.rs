@@ -30,7 +30,7 @@ pub struct House {
     pub run_as: Option<u32>,
     /// The builder, where it is not the shared one.
     pub builder: Option<String>,
-    extra_args: Vec<String>,
+    pub extra_args: Vec<String>,
     extra_env: Vec<(String, String)>,
 }
 

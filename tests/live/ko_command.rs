@@ -3,9 +3,10 @@
 //! ko compiles with the Go of this machine, lemnos with a toolchain image of the same Go.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use clap::CommandFactory as _;
 use lemnos::kinds::ko::resolve::{Manifest, Selector};
@@ -169,6 +170,101 @@ fn programs_of_a_module_become_what_ko_makes_of_them() {
         "--ldflags=-X main.version=flag",
         "--ldflags=-w",
     ]);
+}
+
+/// A base for variants that distributions' images seldom have.
+fn base_of_variants(dir: &Path) -> String {
+    let name = format!("{}/{}:v", engines().registry, BuildId::generate());
+    std::fs::write(dir.join("Dockerfile"), "FROM scratch\nCOPY Dockerfile /\n").unwrap();
+    let local = |what: &str| format!("{what}={}", dir.display());
+    let output = Command::new(&engines().buildctl)
+        .args(["--addr", &engines().buildkit, "build", "--frontend", "dockerfile.v0"])
+        .args(["--local", &local("context"), "--local", &local("dockerfile")])
+        .args(["--opt", "platform=linux/amd64,linux/amd64/v3,linux/arm/v7"])
+        .args(["--output", &format!("type=image,name={name},push=true,oci-mediatypes=true")])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    name
+}
+
+#[test]
+fn variants_of_processors_reach_the_compiler() {
+    let mut shop = Shop::new(&[("go.mod", "module example.com/shop\n\ngo 1.21\n"), ("main.go", MAIN)]);
+    let base = tempfile::tempdir().unwrap();
+    shop.env.retain(|(name, _)| *name != "KO_DEFAULTBASEIMAGE");
+    shop.env.push(("KO_DEFAULTBASEIMAGE", base_of_variants(base.path())));
+    let made = shop.same(&["--platform=linux/amd64/v3,linux/arm/v7"]);
+    let index = &made[0]["index"]["manifests"];
+    let variants: Vec<&Value> = (0..2).map(|at| &index[at]["platform"]["variant"]).collect();
+    assert_eq!(variants, ["v3", "v7"]);
+    let printed = shop.lemnos(&["--platform=linux/amd64/v3"]);
+    let repository = printed.split('@').next().unwrap().to_owned();
+    let seen = Depot { repository }.seen(printed.trim().to_owned());
+    let text = String::from_utf8_lossy(&seen.images[0].tars[1]).into_owned();
+    assert!(text.contains("build\tGOAMD64=v3"), "what Go says of itself");
+}
+
+#[test]
+fn jobs_bound_how_many_programs_are_compiled_at_once() {
+    let shop = Shop::new(&[
+        ("go.mod", "module example.com/shop\n\ngo 1.21\n"),
+        ("a/main.go", MAIN),
+        ("b/main.go", MAIN),
+        ("c/main.go", MAIN),
+    ]);
+    let output = shop.lemnos_output(&["-v", "-j", "1", "./a", "./b", "./c"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    // each begins after the one before it has ended
+    let mut open: BTreeSet<&str> = BTreeSet::new();
+    let mut begun = 0;
+    for line in said.lines() {
+        let Some((step, text)) = line.split_once(' ') else { continue };
+        if text.contains("go build example.com/shop/") && open.insert(step) {
+            assert_eq!(open.len(), 1, "{said}");
+            begun += 1;
+        } else if text.starts_with("DONE") || text.starts_with("CACHED") {
+            open.remove(step);
+        }
+    }
+    assert_eq!(begun, 3, "{said}");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let names: Vec<&str> = printed.lines().map(|line| line.rsplit('/').next().unwrap()).collect();
+    assert_eq!(names.iter().map(|name| &name[..1]).collect::<String>(), "abc", "in their order");
+    assert_eq!(shop.lemnos(&["./a", "./b", "./c"]), printed, "at once they come to the same");
+}
+
+#[test]
+fn an_interrupted_build_ends_and_leaves_nothing_behind() {
+    let program = "package main\n\nimport \"net/http\"\n\nfunc main() { http.ListenAndServe(\"\", nil) }\n";
+    for (signal, name) in [(rustix::process::Signal::INT, "INT"), (rustix::process::Signal::TERM, "TERM")] {
+        let shop = Shop::new(&[("go.mod", "module example.com/shop\n\ngo 1.21\n"), ("main.go", program)]);
+        let scratch = tempfile::tempdir().unwrap();
+        let mut command = clean(Path::new(env!("CARGO_BIN_EXE_lemnos")), shop.dir.path());
+        command.args(["ko", "build", "-v", "--builder", &engines().buildkit]).env("TMPDIR", scratch.path());
+        command.envs(shop.env.iter().map(|(name, value)| (name, value.as_str())));
+        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        // the compiler of a new worktree has the whole standard library before it
+        let begun = lines.by_ref().map(Result::unwrap).any(|line| line.contains("go build example.com/shop"));
+        assert!(begun, "{name}");
+        assert_ne!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "its directory");
+        let pid = rustix::process::Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+        let said: Vec<String> = lines.map(Result::unwrap).collect();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130), "{name}: {said:?}");
+        assert!(said.iter().any(|line| line.contains("context canceled")), "{name}: {said:?}");
+        assert!(output.stdout.is_empty(), "{name}");
+        assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "{name}");
+        let place = &shop.env.iter().find(|(name, _)| *name == "KO_DOCKER_REPO").unwrap().1;
+        let listed =
+            Command::new(&engines().crane).args(["catalog", "--insecure", &engines().registry]).output();
+        let listed = String::from_utf8(listed.unwrap().stdout).unwrap();
+        let (_, path) = place.split_once('/').unwrap();
+        assert!(!listed.contains(path), "{name}: something was pushed");
+    }
 }
 
 #[test]

@@ -122,6 +122,7 @@ fn a_module_becomes_an_image_for_every_platform_that_runs_and_is_reused_unchange
     // the SBOM of each image and of the index is found from it
     let tags = house.tags("hello");
     assert_eq!(tags.iter().filter(|tag| tag.starts_with("sha256-")).count(), 3, "{tags:?}");
+    assert!(tags.iter().all(|tag| !tag.ends_with(".sbom")), "ko's form is there on request only: {tags:?}");
     let listed = house.manifest("hello", &house.digest("hello", "main").unwrap().replace(':', "-")).unwrap();
     assert_eq!(listed["manifests"][0]["artifactType"], "application/spdx+json");
     let copy = house.home.path().join("copy");
@@ -214,7 +215,7 @@ fn every_main_becomes_an_image_below_the_app_s_with_what_the_file_asks_for() {
     house.app("tools");
     house.lemnos(&["apps", "set", "tools", "platforms=linux/amd64", "labels=team=shop"]).succeeded();
     let config = "build_backend: ko\nko_config:\n  all: true\n  ports: [8080]\n  workdir: /tmp\n  args: [serve]\n  \
-                  env: [MODE=live]\n  labels: {team: other, tier: web}\n  annotations: {org.example.who: us}\n";
+                  env: [MODE=live]\n  labels: {team: other, tier: web}\n  annotations: {org.example.who: us}\n  sbom_tags: true\n";
     let files = [
         ("go.mod", MODULE),
         ("cmd/a/main.go", SMALL),
@@ -226,6 +227,10 @@ fn every_main_becomes_an_image_below_the_app_s_with_what_the_file_asks_for() {
     for name in ["a", "b"] {
         let app = format!("tools/{name}");
         assert_eq!(house.tags(&app).iter().filter(|tag| !tag.starts_with("sha256-")).count(), 3);
+        // ko's form of the SBOM, too, as it was asked for
+        let named = format!("{}.sbom", house.digest(&app, "latest").unwrap().replace(':', "-"));
+        let sbom = house.manifest(&app, &named).unwrap();
+        assert_eq!(sbom["layers"][0]["mediaType"], "text/spdx+json");
         let (manifest, config) = images(&house, &format!("{}:latest", house.image(&app))).remove(0);
         assert_eq!(manifest["annotations"]["org.example.who"], "us");
         let config = &config["config"];

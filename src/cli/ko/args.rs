@@ -48,7 +48,7 @@ pub struct KoFlags {
     /// Speak plain http to the registry of KO_DOCKER_REPO.
     #[arg(long)]
     pub insecure_registry: bool,
-    /// How many programs are compiled at once at most; they are compiled one after the other, each for all platforms at once.
+    /// How many programs are compiled at once at most, each for all platforms at once [default: as many as this machine has processors].
     #[arg(short, long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pub jobs: Option<u32>,
     /// Flags for the linker, in place of those of .ko.yaml; again for each one.
@@ -84,6 +84,12 @@ pub struct KoFlags {
     /// Show every line of the build.
     #[arg(short, long)]
     pub verbose: bool,
+    /// The secret netrc, for private modules: id=netrc,src=$HOME/.netrc.
+    #[arg(long, value_name = "id=netrc[,src=FILE|,env=NAME]")]
+    pub secret: Vec<String>,
+    /// An SSH agent or keys for private modules.
+    #[arg(long, value_name = "default[=SOCKET|KEY[,KEY]]")]
+    pub ssh: Vec<String>,
     #[command(flatten)]
     pub builder: BuilderArgs,
     /// What is asked for base images before a registry, HOST=MIRROR; again for each one.

@@ -7,12 +7,12 @@ use tempfile::TempDir;
 use super::args::KoFlags;
 use super::layout;
 use crate::assemble::base::Base;
-use crate::assemble::ko::{self, Attachment, BaseImage, Document, Image, Naming, Product};
+use crate::assemble::ko::{self, BaseImage, Document, Image, Naming, Product};
 use crate::assemble::layers::Binary;
-use crate::assemble::publish::{self, LayerFile, Parts};
+use crate::assemble::publish::{self, LayerFile, Parts, Statement};
 use crate::error::{Kind, Report};
 use crate::model::{Digest, ImageName, Tag};
-use crate::registry::{BlobSource, Registry};
+use crate::registry::Registry;
 
 /// Who writes SBOMs.
 const TOOL: &str = concat!("lemnos-", env!("CARGO_PKG_VERSION"));
@@ -105,28 +105,46 @@ impl Deliver {
         })
     }
 
-    /// Delivers everything; the reference of each, in order.
-    pub async fn all(&self, registry: &Registry, made: &[Made]) -> Result<Vec<String>, Report> {
-        let mut printed = Vec::new();
-        let mut references = String::new();
+    /// Delivers everything but tags.
+    pub async fn content(&self, registry: &Registry, made: &[Made]) -> Result<Vec<Delivered>, Report> {
+        let mut delivered = Vec::new();
         for one in made {
-            let (place, reference) = self.one(registry, one).await?;
-            for document in one.documents() {
-                references.push_str(&format!("{place}@{}\n", document.digest));
-            }
-            printed.push(reference);
+            delivered.push(self.one(registry, one).await?);
         }
-        if let Some(path) = &self.references {
-            write(path, references.as_bytes())?;
-        }
-        Ok(printed)
+        Ok(delivered)
     }
 
-    /// The place, and the reference to print.
-    async fn one(&self, registry: &Registry, made: &Made) -> Result<(String, String), Report> {
+    /// Moves the tags, once all that they will name is there.
+    pub async fn tags(
+        &self,
+        registry: &Registry,
+        made: &[Made],
+        delivered: &[Delivered],
+    ) -> Result<(), Report> {
+        let pushed = made.iter().zip(delivered);
+        let pushed = pushed.filter_map(|(made, one)| Some((made.product.document(), one.image.as_ref()?)));
+        for (top, image) in pushed {
+            for tag in &self.tags {
+                let bytes = top.bytes.clone();
+                registry.put_manifest(image, &tag.clone().into(), &top.media_type, bytes).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes down the references of everything; that of each, in order.
+    pub fn references(&self, delivered: &[Delivered]) -> Result<Vec<String>, Report> {
+        if let Some(path) = &self.references {
+            let all: String = delivered.iter().map(|one| one.all.as_str()).collect();
+            write(path, all.as_bytes())?;
+        }
+        Ok(delivered.iter().map(|one| one.reference.clone()).collect())
+    }
+
+    async fn one(&self, registry: &Registry, made: &Made) -> Result<Delivered, Report> {
         if let Some(dir) = &self.sbom_dir {
             create_dir(dir)?;
-            for (_, sbom, end) in made.sboms().iter().filter(|_| self.sbom) {
+            for (_, sbom, end) in &made.sboms() {
                 write(&dir.join(format!("{}-{end}.spdx.json", made.name())), sbom)?;
             }
         }
@@ -134,23 +152,21 @@ impl Deliver {
             layout::add(registry, dir, made).await?;
         }
         let digest = &made.product.document().digest;
+        let by_digest = |place: String| Delivered::new(made, &place, format!("{place}@{digest}"), None);
         let Some(repository) = &self.repository else {
-            let place = self.layout.as_deref().unwrap_or(Path::new("")).display().to_string();
-            return Ok((place.clone(), format!("{place}@{digest}")));
+            return Ok(by_digest(self.layout.as_deref().unwrap_or(Path::new("")).display().to_string()));
         };
         let image = self.naming.repository(repository, &made.import_path)?;
-        match (self.push, &self.layout) {
+        let place = image.to_string();
+        Ok(match (self.push, &self.layout) {
             (true, _) => {
                 self.push(registry, &image, made).await?;
                 let printed = ko::printed(&image, &self.tags, digest, self.tag_only)?;
-                Ok((image.to_string(), printed))
+                Delivered::new(made, &place, printed, Some(image))
             }
-            (false, Some(dir)) => {
-                let place = dir.display().to_string();
-                Ok((place.clone(), format!("{place}@{digest}")))
-            }
-            (false, None) => Ok((image.to_string(), self.unpublished(&image, digest))),
-        }
+            (false, Some(dir)) => by_digest(dir.display().to_string()),
+            (false, None) => Delivered::new(made, &place, self.unpublished(&image, digest), None),
+        })
     }
 
     /// What ko prints of images that went nowhere: with their first tag, whichever it is.
@@ -162,43 +178,41 @@ impl Deliver {
         }
     }
 
+    /// Everything by digest, and SBOMs where ko and cosign look for them, under tags of their own, and where OCI has them
+    /// found, as referrers.
     async fn push(&self, registry: &Registry, image: &ImageName, made: &Made) -> Result<(), Report> {
-        publish::images(registry, image, &made.base, &made.parts()).await?;
-        let top = made.product.document();
-        publish::document(registry, image, top).await?;
-        if self.sbom {
-            for (subject, sbom, _) in made.sboms() {
-                attach(registry, image, subject, sbom).await?;
-            }
+        let sboms = if self.sbom { made.sboms() } else { Vec::new() };
+        let said = sboms.into_iter().flat_map(|(subject, sbom, _)| Statement::sbom(sbom, subject, true));
+        let said: Vec<Statement> = said.collect();
+        let parts = made.parts();
+        tokio::try_join!(
+            publish::images(registry, image, &made.base, &parts),
+            publish::content(registry, image, &said),
+        )?;
+        if let Product::Index(index) = &made.product {
+            publish::document(registry, image, &index.document).await?;
         }
-        for tag in &self.tags {
-            registry.put_manifest(image, &tag.clone().into(), &top.media_type, top.bytes.clone()).await?;
-        }
+        publish::attach(registry, image, &said).await?;
         Ok(())
     }
 }
 
-/// Puts an SBOM where ko and cosign look for it, under a tag of its own, and where OCI has it found, as a referrer.
-async fn attach(
-    registry: &Registry,
-    image: &ImageName,
-    subject: &Document,
-    sbom: Vec<u8>,
-) -> Result<(), Report> {
-    let tagged = ko::tagged(sbom.clone());
-    blobs(registry, image, &tagged).await?;
-    let tag = ko::sbom_tag(&subject.digest);
-    registry.put_manifest(image, &tag.into(), &tagged.manifest.media_type, tagged.manifest.bytes).await?;
-    publish::attach(registry, image, subject, &ko::referrer(sbom, subject)).await?;
-    Ok(())
+/// Where one program's images are.
+pub struct Delivered {
+    /// To be tagged; none where nothing was pushed.
+    image: Option<ImageName>,
+    /// To be printed.
+    reference: String,
+    /// Everything by digest, a line each.
+    all: String,
 }
 
-async fn blobs(registry: &Registry, image: &ImageName, attachment: &Attachment) -> Result<(), Report> {
-    for Document { digest, bytes, .. } in &attachment.blobs {
-        let source = BlobSource::Bytes(bytes.clone().into());
-        registry.put_blob(image, digest, bytes.len() as u64, source).await?;
+impl Delivered {
+    fn new(made: &Made, place: &str, reference: String, image: Option<ImageName>) -> Self {
+        let documents = made.documents();
+        let all = documents.iter().map(|document| format!("{place}@{}\n", document.digest)).collect();
+        Self { image, reference, all }
     }
-    Ok(())
 }
 
 pub(super) fn create_dir(path: &Path) -> Result<(), Report> {

@@ -1,27 +1,38 @@
-//! One program after the other, from import path to image: planned as a push plans it, compiled, and put together.
+//! Programs from import path to image: each planned as a push plans it, compiled, and put together, several at once.
+//!
+//! Invariant: whoever interrupts finds nothing tagged, or all that was to be.
 
 use std::collections::BTreeMap;
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::Duration;
 
+use futures::future::try_join_all;
 use tempfile::TempDir;
+use tokio::sync::Semaphore;
 
 use super::args::KoFlags;
-use super::compile::{cache_namespace, compile};
+use super::compile::{Compiler, cache_namespace};
 use super::deliver::{Deliver, Made};
 use super::facts::facts;
 use super::files::Worktree;
+use super::lent::Lent;
 use super::names;
 use super::project::Project;
 use crate::assemble::base::{self, Base, Chosen};
-use crate::assemble::ko::{self, Capabilities, Epoch, Image, ImageOptions, KoError, Platforms, Product};
+use crate::assemble::ko::{
+    self, BaseImage, Capabilities, Epoch, Image, ImageOptions, KoError, Platforms, Product,
+};
 use crate::assemble::layers::{self, Binary};
 use crate::assemble::publish::LayerFile;
 use crate::buildkit::{Client, DockerConfig, Mode};
+use crate::cli::build::interrupted;
 use crate::cli::build::screen::Screen;
 use crate::cli::serve::wiring;
 use crate::config::{self, Config, Environment, Layer};
-use crate::error::Report;
+use crate::error::{Kind, Report};
 use crate::kinds::ko::{Facts, Input, KoConfig, images};
 use crate::model::{KoImage, Platform, SourceRules};
 use crate::registry::Registry;
@@ -43,6 +54,9 @@ const GO_VARIABLES: [&str; 13] = [
     "GOWORK",
 ];
 
+/// Longest wait for tags that are on their way when somebody interrupts.
+const LAST_TAGS: Duration = Duration::from_secs(5);
+
 /// Everything that is known before a daemon is asked: what `lemnos ko build` and whatever else builds references has.
 pub struct Programs<'a> {
     flags: &'a KoFlags,
@@ -53,6 +67,7 @@ pub struct Programs<'a> {
     arguments: BTreeMap<String, String>,
     registry: Registry,
     deliver: Deliver,
+    lent: Lent,
 }
 
 impl<'a> Programs<'a> {
@@ -61,6 +76,7 @@ impl<'a> Programs<'a> {
         let repository = environment.get("KO_DOCKER_REPO").filter(|name| !name.is_empty());
         flags.refusal(repository)?;
         let deliver = Deliver::read(flags, repository)?;
+        let lent = Lent::read(flags, environment)?;
         let mut layer = Layer::default().flag("--mirror", flags.mirror.clone());
         if let (true, Some(repository)) = (flags.insecure_registry, repository) {
             let host = repository.split('/').next().unwrap_or(repository);
@@ -74,7 +90,7 @@ impl<'a> Programs<'a> {
         let arguments =
             known.filter_map(|name| Some((name.to_owned(), environment.get(name)?.to_owned()))).collect();
         let registry = Registry::new(wiring::registry(&config))?;
-        Ok(Self { flags, environment, project, config, facts, arguments, registry, deliver })
+        Ok(Self { flags, environment, project, config, facts, arguments, registry, deliver, lent })
     }
 
     /// Builds and publishes the programs at these import paths; the references that stand for them, in their order.
@@ -84,32 +100,48 @@ impl<'a> Programs<'a> {
         let client = Client::connect(&builder.endpoint, std::time::Duration::from_secs(30)).await?;
         let mode = if self.flags.verbose { Mode::Plain } else { Mode::Auto };
         let screen = Screen::new(mode, self.environment).map_err(|cause| Report::user(cause.to_string()))?;
+        let jobs = match self.flags.jobs {
+            Some(jobs) => usize::try_from(jobs).unwrap_or(usize::MAX),
+            None => available_parallelism().map_or(1, NonZero::get),
+        };
+        let compiler = Compiler {
+            client: &client,
+            screen: &screen,
+            project: &self.project,
+            auth: Arc::new(self.docker_config()?),
+            lent: &self.lent,
+            turns: Semaphore::new(jobs.min(Semaphore::MAX_PERMITS)),
+        };
+        let work = async {
+            let made = self.all(import_paths, &compiler).await?;
+            let delivered = self.deliver.content(&self.registry, &made).await?;
+            Ok((made, delivered))
+        };
         let built = tokio::select! {
-            built = self.all(import_paths, &client, &screen) => built,
+            built = work => built,
             never = screen.draw() => match never {},
+            asked = interrupted() => Err(asked.err().unwrap_or_else(canceled)),
         };
         screen.finish(false);
-        let made = built?;
-        self.deliver.all(&self.registry, &made).await
+        let (made, delivered) = built?;
+        let tags = self.deliver.tags(&self.registry, &made, &delivered);
+        tokio::pin!(tags);
+        tokio::select! {
+            tagged = &mut tags => tagged,
+            _ = interrupted() => tokio::time::timeout(LAST_TAGS, tags).await.unwrap_or_else(|_| Err(canceled())),
+        }?;
+        self.deliver.references(&delivered)
     }
 
-    async fn all(
-        &self,
-        import_paths: &[String],
-        client: &Client,
-        screen: &Screen,
-    ) -> Result<Vec<Made>, Report> {
-        let mut made: Vec<Made> = Vec::new();
-        let mut known: Vec<String> = Vec::new();
+    async fn all(&self, import_paths: &[String], compiler: &Compiler<'_>) -> Result<Vec<Made>, Report> {
+        let mut paths: Vec<String> = Vec::new();
         for given in import_paths {
             let path = names::import_path(given, &self.project.here_below)?;
-            if known.contains(&path) {
-                continue;
+            if !paths.contains(&path) {
+                paths.push(path);
             }
-            made.push(self.one(&path, client, screen).await?);
-            known.push(path);
         }
-        Ok(made)
+        try_join_all(paths.iter().map(|path| self.one(path, compiler))).await
     }
 
     /// The whole import path of a program, under which it is built once whatever it is called; an error says why there is no
@@ -131,8 +163,8 @@ impl<'a> Programs<'a> {
             facts: &self.facts,
             cache_namespace: &namespace,
             sources: &SourceRules::default(),
-            netrc: false,
-            ssh: false,
+            netrc: self.lent.netrc(),
+            ssh: self.lent.ssh(),
             no_cache: false,
             pull: false,
         })
@@ -179,7 +211,7 @@ impl<'a> Programs<'a> {
         Ok(text.parse::<Platforms>()?)
     }
 
-    async fn one(&self, import_path: &str, client: &Client, screen: &Screen) -> Result<Made, Report> {
+    async fn one(&self, import_path: &str, compiler: &Compiler<'_>) -> Result<Made, Report> {
         let tree = self.project.tree(import_path);
         let config = match self.project.has_config() {
             true => KoConfig::read(&tree, ".ko.yaml")?,
@@ -202,9 +234,10 @@ impl<'a> Programs<'a> {
         }
         let scratch = scratch()?;
         let out = scratch.path().join("out");
-        let auth = Arc::new(self.docker_config()?);
-        compile(client, &self.project, &program, auth, &out, screen).await?;
-        self.assembled(program, base, chosen, scratch).await
+        let compiled = compiler.compile(&program, &out);
+        let bases = async { Ok::<_, Report>(base.images(&self.registry, &chosen).await?) };
+        let ((), bases) = tokio::try_join!(compiled, bases)?;
+        self.assembled(program, base, bases, chosen, scratch).await
     }
 
     async fn chosen(&self, base: &Base, wanted: &Platforms) -> Result<Vec<Chosen>, Report> {
@@ -251,22 +284,13 @@ impl<'a> Programs<'a> {
         &self,
         program: KoImage,
         base: Base,
+        bases: Vec<BaseImage>,
         chosen: Vec<Chosen>,
         scratch: TempDir,
     ) -> Result<Made, Report> {
         let options = self.options(&program)?;
-        let bases = base.images(&self.registry, &chosen).await?;
-        let capabilities = Capabilities::parse(&program.capabilities)?;
-        let worktree = Worktree(self.project.source.clone());
-        let (dir, time) = (scratch.path().to_owned(), options.kodata_created);
-        let layers = {
-            let program = program.clone();
-            let writing = tokio::task::spawn_blocking(move || {
-                written(&program, &worktree, capabilities.as_ref(), &dir, time)
-            });
-            writing.await.map_err(|error| Report::internal(error.to_string()))??
-        };
-        let Layers { kodata, binaries } = layers;
+        let Layers { kodata, binaries } =
+            self.written(&program, scratch.path(), options.kodata_created).await?;
         let mut images: Vec<Image> = Vec::new();
         for ((image, chosen), binary) in bases.iter().zip(&chosen).zip(&binaries) {
             let layers = ko::Layers {
@@ -289,6 +313,24 @@ impl<'a> Programs<'a> {
         let import_path = program.compile.import_path;
         Ok(Made { import_path, base, bases, images, product, kodata, binaries, _scratch: scratch })
     }
+
+    /// All layers at once, each on a thread of its own.
+    async fn written(&self, program: &KoImage, dir: &Path, time: Option<Epoch>) -> Result<Layers, Report> {
+        let capabilities = Capabilities::parse(&program.capabilities)?;
+        let worktree = Worktree(self.project.source.clone());
+        let path = program.kodata.as_ref().map(|kodata| kodata.path.clone());
+        let file = dir.join("kodata.layer");
+        let kodata = blocking(move || layers::kodata(&worktree, path.as_deref(), file, time));
+        let name = ko::app_name(&program.compile.import_path).to_owned();
+        let binaries = try_join_all(program.compile.targets.iter().map(|target| {
+            let compiled = dir.join("out").join(target.directory()).join(&program.program);
+            let file = dir.join(format!("{}.layer", target.directory()));
+            let name = name.clone();
+            blocking(move || layers::binary(&compiled, &name, capabilities.as_ref(), file))
+        }));
+        let (kodata, binaries) = tokio::try_join!(kodata, binaries)?;
+        Ok(Layers { kodata, binaries })
+    }
 }
 
 fn scratch() -> Result<TempDir, Report> {
@@ -302,20 +344,14 @@ struct Layers {
     binaries: Vec<Binary>,
 }
 
-fn written(
-    program: &KoImage,
-    worktree: &Worktree,
-    capabilities: Option<&Capabilities>,
-    dir: &Path,
-    time: Option<Epoch>,
-) -> Result<Layers, KoError> {
-    let kodata = program.kodata.as_ref().map(|kodata| kodata.path.as_str());
-    let kodata = layers::kodata(worktree, kodata, dir.join("kodata.layer"), time)?;
-    let name = ko::app_name(&program.compile.import_path);
-    let binaries = program.compile.targets.iter().map(|target| {
-        let compiled = dir.join("out").join(target.directory()).join(&program.program);
-        let path = dir.join(format!("{}.layer", target.directory()));
-        layers::binary(&compiled, name, capabilities, path)
-    });
-    Ok(Layers { kodata, binaries: binaries.collect::<Result<_, _>>()? })
+/// Runs what reads and packs files off the async threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, KoError> + Send + 'static,
+) -> Result<T, Report> {
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.map_err(|error| Report::internal(error.to_string()))??)
+}
+
+fn canceled() -> Report {
+    Report::new(Kind::Interrupted, "the build was interrupted: context canceled")
 }

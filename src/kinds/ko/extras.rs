@@ -13,7 +13,7 @@ use crate::kinds::errors::shown;
 use crate::model::closest::closest;
 use crate::model::{ImageName, Invalid, KoExtras};
 
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "import_path",
     "all",
     "base_image",
@@ -26,6 +26,7 @@ const KEYS: [&str; 14] = [
     "labels",
     "annotations",
     "destinations",
+    "sbom_tags",
     "config",
     "resolve",
 ];
@@ -92,6 +93,10 @@ impl KoWishes {
             "all" => match value.value {
                 Node::Bool(all) => self.all = all,
                 _ => return Err(wrong(&value, "all is true or false")),
+            },
+            "sbom_tags" => match value.value {
+                Node::Bool(tagged) => extras.sbom_tags = tagged,
+                _ => return Err(wrong(&value, "sbom_tags is true or false")),
             },
             "import_path" => self.import_path = Some(text(name, value)?),
             "config" => self.config = Some(text(name, value)?),
@@ -231,7 +236,7 @@ mod tests {
 
     #[test]
     fn every_key_is_taken() {
-        let text = "build_backend: ko\nko_config:\n  import_path: ./cmd/a\n  all: true\n  base_image: busybox\n  go_version: '1.25'\n  toolchain: r.example.com/go:1\n  ports: [8080, 53/udp, 8080/tcp]\n  workdir: /data\n  args: [serve, '--port=8080']\n  env: [A=1, 'B=']\n  labels: {team: shop}\n  annotations: {org.example.x: 'y'}\n  destinations: [r.example.com/a, r.example.com/b, r.example.com/a]\n  config: deploy/ko.yaml\n  resolve: [deploy, web.yaml]\n";
+        let text = "build_backend: ko\nko_config:\n  import_path: ./cmd/a\n  all: true\n  base_image: busybox\n  go_version: '1.25'\n  toolchain: r.example.com/go:1\n  ports: [8080, 53/udp, 8080/tcp]\n  workdir: /data\n  args: [serve, '--port=8080']\n  env: [A=1, 'B=']\n  labels: {team: shop}\n  annotations: {org.example.x: 'y'}\n  destinations: [r.example.com/a, r.example.com/b, r.example.com/a]\n  sbom_tags: true\n  config: deploy/ko.yaml\n  resolve: [deploy, web.yaml]\n";
         let wishes = KoWishes::parse(text).unwrap();
         assert_eq!(wishes.import_path.unwrap(), At { value: "./cmd/a".to_owned(), line: 3, column: 16 });
         assert!(wishes.all);
@@ -251,7 +256,7 @@ mod tests {
             serde_json::json!({
                 "ports": ["53/udp", "8080/tcp"], "workdir": "/data", "args": ["serve", "--port=8080"], "env": ["A=1", "B="],
                 "labels": {"team": "shop"}, "annotations": {"org.example.x": "y"},
-                "destinations": ["r.example.com/a", "r.example.com/b"]
+                "destinations": ["r.example.com/a", "r.example.com/b"], "sbom_tags": true
             })
         );
         for empty in ["", "target: x\n", "ko_config:\n", "ko_config: {}\n"] {
