@@ -34,7 +34,7 @@ pub use key::{Fingerprint, UserKey};
 pub use login::{RegistryLogin, RegistryPlace, Secret};
 pub use plan::{BuildPlan, CacheTags, Detected, ImagePlan, KindName, SolveSpec, Work};
 pub use policy::{Refusal, SourcePolicy, SourceRules, Tenant};
-pub use publication::{Generation, Move, Publication};
+pub use publication::{Form, Generation, Move, Publication, PublishedImage};
 pub use push::{Push, PushOptions};
 pub use secret::{AppSecret, SecretName, SecretUse, SecretValue};
 pub use spin::{

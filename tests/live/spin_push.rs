@@ -117,8 +117,11 @@ async fn a_push_becomes_one_manifest_and_two_machines_make_the_same() {
 
     // a commit without a change: everything but the annotations serves again
     other.commit(&clone, &[], "again");
-    let said = other.push(&clone, &["main"]).succeeded().shows("Nothing to build").hides("web] mkdir");
+    let said =
+        other.push(&clone, &["main"]).succeeded().shows("its artifact serves again").hides("web] mkdir");
     assert!(said.stderr.contains("Pushed the artifact"));
+    let recorded = other.builds("shop").remove(0)["images"].take();
+    assert_eq!((recorded[0]["form"].as_str(), recorded.as_array().unwrap().len()), (Some("artifact"), 1));
     let (again, same, _) = application(&format!("{}:main", other.image("shop"))).await;
     assert_eq!(again["layers"], made["layers"]);
     assert_eq!(same, layers);
