@@ -32,6 +32,7 @@ mod health;
 mod house;
 mod ko_assembly;
 mod ko_command;
+mod ko_destinations;
 #[path = "../fake/ko_program.rs"]
 mod ko_program;
 mod ko_push;
