@@ -50,6 +50,7 @@ mod secrets;
 mod services;
 mod sessions;
 mod spin;
+mod spin_archive;
 mod spin_push;
 mod standing;
 mod stopping;
