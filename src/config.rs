@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::model::policy::{is_image_pattern, is_remote_pattern};
-use crate::model::{Generator, ImagePrefix, SourcePolicy};
+use crate::model::{Generator, ImagePrefix, RegistryPlace, SourcePolicy};
 
 mod builder;
 mod data_dir;
@@ -52,6 +52,8 @@ pub struct Config {
     pub builders: Vec<BuilderConfig>,
     /// None: a registry of our own at `registry_listen`.
     pub registry: Option<ImagePrefix>,
+    /// Where pushes may have images put besides their app's own name.
+    pub push_destinations: Vec<RegistryPlace>,
     pub registry_listen: SocketAddr,
     /// None: `buildkitd` on PATH.
     pub buildkitd: Option<PathBuf>,
@@ -205,6 +207,7 @@ pub fn resolve(
         log_format: r.log_format("log_format")?,
         builders: r.builders("builders")?,
         registry: r.registry("registry")?,
+        push_destinations: r.places("push_destinations")?,
         registry_listen: r.listen("registry_listen")?,
         buildkitd: r.path("buildkitd")?,
         registry_program: r.path("registry_program")?,

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Digest, ImageName, KindName, Platform, RefName, Sha, Tag};
+use crate::model::{Digest, Form, ImageName, KindName, Platform, RefName, Sha, Tag};
 
 mod mask;
 mod masked;
@@ -44,7 +44,13 @@ pub enum BuildEvent {
     /// A solve begins on a builder.
     SolveStarted { builder: String, platforms: Vec<Platform> },
     /// No solve: the children of an earlier build serve.
-    Reused { children: usize, commit: Sha },
+    Reused {
+        children: usize,
+        commit: Sha,
+        /// Of what the tags will stand at.
+        #[serde(default)]
+        form: Form,
+    },
     /// A step began. `platform` is set where the step belongs to one of several.
     StepStarted { step: u32, name: String, platform: Option<Platform> },
     /// A step ended well.

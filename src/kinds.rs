@@ -13,8 +13,8 @@ pub mod spin;
 mod wishes;
 
 use crate::model::{
-    AppName, AppSettings, Detected, Generator, ImageName, KindName, Manifests, PushOptions, RefName, Sha,
-    SourcePolicy, SourceRules, Tree, Work,
+    AppName, AppSettings, Destinations, Detected, Generator, ImageName, KindName, Manifests, PushOptions,
+    RefName, Sha, SourcePolicy, SourceRules, Tree, Work,
 };
 
 pub use build_config::{BUILD_CONFIG, BuildConfig};
@@ -109,6 +109,8 @@ pub struct PlanInput<'a> {
     /// What the operator lets builds take from outside, and what that means for this app.
     pub policy: &'a SourcePolicy,
     pub sources: &'a SourceRules,
+    /// Which further names images may have; without a server nobody knows, and all are taken.
+    pub destinations: Option<&'a Destinations>,
     /// The image that makes SBOMs where the app names none.
     pub sbom_generator: Option<&'a Generator>,
     /// Where the source can be looked at, when known.

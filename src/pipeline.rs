@@ -30,8 +30,8 @@ use crate::failpoint::{Failpoints, Point};
 use crate::kinds::ko::GitFacts;
 use crate::metrics::{self, Stage};
 use crate::model::{
-    BuildId, BuildPlan, Generator, ImagePlan, ImagePrefix, KindName, Publication, Push, RefUpdate, Sha,
-    SolveSpec, SourcePolicy, SourceRules, Tag, Work,
+    BuildId, BuildPlan, Destinations, Generator, ImagePlan, ImagePrefix, KindName, Publication, Push,
+    RefUpdate, Sha, SolveSpec, SourcePolicy, SourceRules, Tag, Work,
 };
 use crate::plan::{self, BuildConfig, CommitFacts, FetchSecrets, PlanInput};
 use crate::receive::tree::CommitTree;
@@ -56,6 +56,8 @@ pub struct Pipeline {
 pub struct Settings {
     /// An app's image is this and the app's name, where it has no name of its own.
     pub image_prefix: ImagePrefix,
+    /// Where pushes may put images besides their app's own.
+    pub destinations: Destinations,
     /// Frontend images that `# syntax=` may name.
     pub frontends: Vec<String>,
     /// The image that makes SBOMs where an app names none.
@@ -132,6 +134,7 @@ impl Pipeline {
         // every image's tags are this ref's before any image is made
         for image in &plan.images {
             secrets::refuse_published(image, secrets.masker(), events)?;
+            self.claim_name(job, image).await?;
             self.claim_tags(job, image).await?;
         }
         let began_s = now_ms().div_euclid(1000);
@@ -176,6 +179,16 @@ impl Pipeline {
             (job.clone(), events.clone(), self.settings.clone(), rules.clone());
         let secrets = FetchSecrets { netrc: secrets.has("netrc"), ssh: secrets.has_key("default") };
         blocking(move || plan_commit(&job, &settings, &rules, secrets, &events)).await
+    }
+
+    /// What is not the app's own name becomes this app's alone.
+    async fn claim_name(&self, job: &RefBuild, image: &ImagePlan) -> Result<(), Failure> {
+        let (app, prefix) = (&job.push.app, Some(&self.settings.image_prefix));
+        if app.image(prefix).is_some_and(|own| own.same_repository(&image.name)) {
+            return Ok(());
+        }
+        let claimed = self.store.claim_destination(&app.id, &image.name, prefix).await;
+        claimed.map_err(|e| from_report(Report::from(e)))
     }
 
     async fn claim_tags(&self, job: &RefBuild, image: &ImagePlan) -> Result<(), Failure> {
@@ -230,6 +243,7 @@ fn plan_commit(
         frontends: &settings.frontends,
         policy: &settings.policy,
         sources: rules,
+        destinations: Some(&settings.destinations),
         sbom_generator: settings.sbom_generator.as_ref(),
         source_url: None,
         try_id: job.build.short(),

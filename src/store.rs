@@ -22,6 +22,7 @@ mod apps;
 mod audit;
 mod builders;
 mod builds;
+mod destinations;
 mod error;
 mod events;
 mod generations;

@@ -76,6 +76,7 @@ pub fn run(args: Args) -> Result<ExitCode, Report> {
         frontends: &default_frontends(),
         policy: &SourcePolicy::default(),
         sources: &SourceRules::open(image.clone()),
+        destinations: None,
         sbom_generator: None,
         source_url: None,
         try_id,

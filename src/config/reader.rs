@@ -11,9 +11,8 @@ use super::builder::{self, BuilderConfig};
 use super::error::ConfigError;
 use super::layer::{Entry, Layer, Origin, Raw};
 use super::settings::{SETTINGS, Setting, Shape};
-use crate::model::Generator;
-use crate::model::ImagePrefix;
 use crate::model::image::is_registry_host;
+use crate::model::{Generator, ImagePrefix, Invalid, RegistryPlace};
 
 type Result<T> = std::result::Result<T, ConfigError>;
 
@@ -231,6 +230,14 @@ impl Reader {
             Some(pattern) => Err(bad(key, &origin, pattern, expected)),
             None => Ok(patterns),
         }
+    }
+
+    pub(super) fn places(&mut self, key: &'static str) -> Result<Vec<RegistryPlace>> {
+        let listed = self.list(key)?;
+        let origin = self.entry(key)?.origin;
+        let place =
+            |text: &String| text.parse().map_err(|invalid: Invalid| bad(key, &origin, text, invalid.allowed));
+        listed.iter().map(place).collect()
     }
 
     /// `require` or `off`.

@@ -64,6 +64,7 @@ pub static SETTINGS: &[Setting] = &[
     flagged("builders", "--builder", Shape::Builders, None),
     flagged("log_format", "--log-format", Shape::Text, Some("text")),
     flagged("registry", "--registry", Shape::Text, None),
+    setting("push_destinations", Shape::List, None),
     flagged("registry_listen", "--registry-listen", Shape::Text, Some("127.0.0.1:5000")),
     flagged("buildkitd", "--buildkitd", Shape::Path, None),
     flagged("registry_program", "--registry-program", Shape::Path, None),

@@ -306,12 +306,15 @@ fn described(build: &Build) -> String {
     row("state", build.state.as_str().to_owned());
     row("started", time_text(build.started_at_ms));
     row("took", took(build));
-    let image = build.image.as_ref().map(ToString::to_string);
-    if let (Some(image), Some(digest)) = (&image, &build.digest) {
-        row("image", format!("{image}@{digest}"));
-    }
-    if !build.tags.is_empty() {
-        row("tags", build.tags.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
+    for image in &build.images {
+        row("image", format!("{}@{}", image.name, image.digest));
+        // records of old say no more
+        if let Some(form) = image.form {
+            row("form", form.described(&image.platforms));
+        }
+        if !image.tags.is_empty() {
+            row("tags", image.tags.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
+        }
     }
     if let Some(reason) = &build.reason {
         row("reason", reason.clone());

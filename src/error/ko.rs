@@ -21,7 +21,9 @@ pub(super) fn ko_hint(error: &KoError) -> String {
         KoError::Value { problem, .. } => format!("allowed: {}", problem.allowed),
         KoError::TooManyImages { .. } => "name one with ko_config.import_path in build-config.yaml, or split the repository".to_owned(),
         KoError::Name { .. } => "rename the program's directory, or build it alone with ko_config.import_path".to_owned(),
-        KoError::Destination { own, .. } => format!("use names below {own}, or copy the image from there when it is built"),
+        KoError::Destination { own, image, .. } => format!(
+            "use names below {own}, or ask the operator to add {image} to push_destinations (lemnos.toml); names among other apps' images are never allowed"
+        ),
         KoError::NoYaml { dir: true, .. } => {
             "name the files themselves, or a directory that holds them: those below it are not looked into".to_owned()
         }

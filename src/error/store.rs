@@ -37,6 +37,7 @@ fn verdict(error: &StoreError) -> (Kind, Option<String>) {
         E::NoGrant { app, .. } => (Kind::NotFound, format!("`lemnos apps show {app}` shows who may use it")),
         E::NoBuild(_) => (Kind::NotFound, "`lemnos builds list` shows the builds; at least the last 4 digits of an id name one".to_owned()),
         E::AmbiguousBuild { .. } => (Kind::User, "type more digits".to_owned()),
+        E::DestinationTaken { .. } => (Kind::Conflict, "two apps never share an image name: name another one under destinations in build-config.yaml, or rename the program".to_owned()),
         E::TagTaken { owner, .. } => (Kind::Conflict, format!("two refs never share a tag: push another name, delete {}, or set tag templates that tell them apart (`lemnos apps set APP tags=…`)", owner.short())),
         E::NoLogin { .. } => (Kind::NotFound, "`lemnos registry list` shows the logins".to_owned()),
         E::SecretKey { .. } => (Kind::Internal, "check that the data directory and this file belong to the user lemnos runs as, and that the disk has space".to_owned()),

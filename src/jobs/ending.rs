@@ -41,12 +41,7 @@ impl Shared {
     pub(super) async fn succeed(&self, job: Job, published: Vec<Publication>, reason: Option<String>) {
         job.events().emit(BuildEvent::Succeeded { duration_ms: job.recorder.elapsed_ms() });
         let mut end = Finished::as_state(BuildState::Succeeded, now_ms(), reason);
-        // the record names one image; of further ones its events tell
-        if let Some(publication) = published.into_iter().next() {
-            end.image = Some(publication.image);
-            end.digest = Some(publication.digest);
-            end.tags = publication.tags;
-        }
+        end.images = published.iter().map(Publication::published).collect();
         self.end(job, end).await;
     }
 

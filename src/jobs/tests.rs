@@ -57,6 +57,8 @@ impl Stages for Told {
             image: format!("{}/shop", self.host).parse().unwrap(),
             digest: crate::model::Digest::of(&bytes),
             media_type: "application/vnd.oci.image.index.v1+json".to_owned(),
+            form: crate::model::Form::Index,
+            platforms: Vec::new(),
             bytes,
             tags,
             unshared: 1,

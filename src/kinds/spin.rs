@@ -107,7 +107,11 @@ fn without_effect(input: &PlanInput<'_>, wishes: &Wishes) -> Vec<String> {
         ("build_args", !wishes.build_args.is_empty(), "spin's build commands take none"),
         ("target", wishes.target.is_some(), "it is a Dockerfile's"),
         ("labels", !settings.labels.is_empty(), "a spin artifact has none; annotations come from spin.toml"),
-        ("attest", settings.attest != Default::default(), "no provenance or SBOM is made of spin artifacts"),
+        (
+            "attest",
+            settings.attest != Default::default(),
+            "no provenance and no SBOM is attached to a spin artifact; its annotations name the commit",
+        ),
     ];
     let others = of_images.into_iter().filter(|(_, set, _)| *set);
     let others = others.map(|(key, _, why)| format!("{key} has no effect: {why}"));

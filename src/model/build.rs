@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AppName, Digest, Fingerprint, ImageName, Invalid, PushOptions, RefName, RefUpdate, Sha, Tag, UserName,
-    text_newtype,
+    AppName, Digest, Fingerprint, ImageName, Invalid, PublishedImage, PushOptions, RefName, RefUpdate, Sha,
+    Tag, UserName, text_newtype,
 };
 
 /// A build's id: a UUID version 7 in its simple form (32 hexadecimal digits). A later id is greater, also where the clock
@@ -127,10 +127,13 @@ pub struct Build {
     /// When it got its place on a builder, the last time.
     pub running_at_ms: Option<i64>,
     pub finished_at_ms: Option<i64>,
-    /// What was published, when it was.
+    /// What was published, when it was; the first image of several.
     pub image: Option<ImageName>,
     pub digest: Option<Digest>,
     pub tags: Vec<Tag>,
+    /// Everything that was published, in the order of the plan.
+    #[serde(default)]
+    pub images: Vec<PublishedImage>,
     /// The one-line reason, when it did not succeed.
     pub reason: Option<String>,
     /// The id of the push in logs; empty for builds of an old record.
@@ -167,6 +170,7 @@ impl Build {
             image: None,
             digest: None,
             tags: Vec::new(),
+            images: Vec::new(),
             reason: None,
             push: String::new(),
             key: None,

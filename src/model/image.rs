@@ -119,6 +119,17 @@ impl ImageName {
     pub fn same_repository(&self, other: &Self) -> bool {
         self.path() == other.path() && canonical_host(self.host()) == canonical_host(other.host())
     }
+    /// The one spelling for all names of this repository.
+    #[must_use]
+    pub fn canonical(&self) -> Self {
+        Self(format!("{}/{}", canonical_host(self.host()), self.path()))
+    }
+    /// Whether it is `above` or lies below it.
+    pub fn lies_at(&self, above: &Self) -> bool {
+        let rest = self.path().strip_prefix(above.path());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            && canonical_host(self.host()) == canonical_host(above.host())
+    }
 }
 
 /// One spelling for all names of one registry: hosts have no case, this machine and Docker Hub have several names.

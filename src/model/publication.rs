@@ -2,7 +2,53 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{BuildId, Digest, ImageName, RefName, RefUpdate, Sha, Tag};
+use super::{BuildId, Digest, ImageName, Platform, RefName, RefUpdate, Sha, Tag};
+
+/// What a tag stands at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Form {
+    /// Images by platform; also what older records are of.
+    #[default]
+    Index,
+    /// One image's manifest.
+    Image,
+    /// A manifest that runs on every platform.
+    Artifact,
+}
+
+impl Form {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Index => "index",
+            Self::Image => "image",
+            Self::Artifact => "artifact",
+        }
+    }
+    /// `index of linux/amd64, linux/arm64`, `image for linux/amd64`, `artifact`
+    pub fn described(self, platforms: &[Platform]) -> String {
+        let word = match self {
+            _ if platforms.is_empty() => return self.as_str().to_owned(),
+            Self::Index => "of",
+            Self::Image | Self::Artifact => "for",
+        };
+        let platforms: Vec<String> = platforms.iter().map(ToString::to_string).collect();
+        format!("{} {word} {}", self.as_str(), platforms.join(", "))
+    }
+}
+
+/// An image that a build published, as its record tells of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedImage {
+    pub name: ImageName,
+    pub digest: Digest,
+    /// None in records of the time when it was not written down, as `media_type` then.
+    pub form: Option<Form>,
+    pub media_type: Option<String>,
+    /// None of an artifact.
+    pub platforms: Vec<Platform>,
+    pub tags: Vec<Tag>,
+}
 
 /// An index, or one manifest where there is nothing to choose from, that stands in the registry by its digest, and the tags
 /// that are to stand at it.
@@ -14,6 +60,10 @@ pub struct Publication {
     #[serde(rename = "index")]
     pub digest: Digest,
     pub media_type: String,
+    #[serde(default)]
+    pub form: Form,
+    #[serde(default)]
+    pub platforms: Vec<Platform>,
     #[serde(rename = "index_bytes", with = "text")]
     pub bytes: Vec<u8>,
     /// In the order they move: the unshared ones first.
@@ -29,6 +79,17 @@ impl Publication {
     pub fn shared_tags(&self) -> &[Tag] {
         self.tags.get(self.unshared..).unwrap_or_default()
     }
+    /// What the build's record keeps of it.
+    pub fn published(&self) -> PublishedImage {
+        PublishedImage {
+            name: self.image.clone(),
+            digest: self.digest.clone(),
+            form: Some(self.form),
+            media_type: Some(self.media_type.clone()),
+            platforms: self.platforms.clone(),
+            tags: self.tags.clone(),
+        }
+    }
 }
 
 /// One ref's part of a push.
@@ -36,7 +97,8 @@ impl Publication {
 pub struct Move {
     /// None: a try, which moves no ref and no shared tag.
     pub update: Option<RefUpdate>,
-    /// One an image; none: the ref alone moves (stored refs, deletions). The first one stands in the build's record.
+    /// One an image; none: the ref alone moves (stored refs, deletions). The build's record names the first one
+    /// as its image, and lists all.
     #[serde(default, alias = "publication", deserialize_with = "any_number")]
     pub publications: Vec<Publication>,
     /// Given where the ref has moved before and only its tags follow; else counted when the ref moves.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::event::{BuildEvent, Failure, Recorded};
-use crate::model::Platform;
+use crate::model::{Form, Platform};
 
 /// A bookkeeping step is shown once it took this long.
 const SLOW_INTERNAL_MS: u64 = 2_000;
@@ -74,10 +74,14 @@ impl TextRenderer {
             BuildEvent::SolveStarted { builder, platforms } => {
                 vec![self.dim(&format!("       on builder {builder}: {}", list(platforms)))]
             }
-            BuildEvent::Reused { children, commit } => vec![self.heading(&format!(
+            BuildEvent::Reused { children, commit, form } => vec![self.heading(&format!(
                 "Nothing to build: tree and settings are those of {}, its {} again",
                 commit.short(12),
-                if *children == 1 { "image serves".to_owned() } else { format!("{children} images serve") },
+                match (form, children) {
+                    (Form::Artifact, _) => "artifact serves".to_owned(),
+                    (_, 1) => "image serves".to_owned(),
+                    (_, several) => format!("{several} images serve"),
+                },
             ))],
             BuildEvent::StepStarted { step, name, platform } => {
                 self.step_started(*step, name, platform.as_ref())
@@ -102,12 +106,12 @@ impl TextRenderer {
                 vec![self.paint(Style::Warn, &format!("warning: {place}{message}{url}"))]
             }
             BuildEvent::Assembled { image, digest, platforms, indexed } => {
-                let what = match (platforms.is_empty(), indexed) {
-                    (true, _) => "artifact".to_owned(),
-                    (false, true) => format!("index of {}", list(platforms)),
-                    (false, false) => format!("image for {}", list(platforms)),
+                let form = match (platforms.is_empty(), indexed) {
+                    (true, _) => Form::Artifact,
+                    (false, true) => Form::Index,
+                    (false, false) => Form::Image,
                 };
-                let heading = self.heading(&format!("Pushed the {what} to {image}"));
+                let heading = self.heading(&format!("Pushed the {} to {image}", form.described(platforms)));
                 vec![heading, format!("       {digest}")]
             }
             BuildEvent::Tagged { image, tag, .. } => vec![format!("       tagged {image}:{tag}")],

@@ -10,7 +10,7 @@ use crate::error::Report;
 use crate::event::{BuildEvent, EventSink, Failure};
 use crate::failpoint::Point;
 use crate::metrics::{self, Stage};
-use crate::model::{Digest, ImagePlan, Platform, Publication, SolveSpec};
+use crate::model::{Digest, Form, ImagePlan, Platform, Publication, SolveSpec};
 use crate::solve::DirSource;
 use crate::solve::context::GitContext;
 
@@ -112,7 +112,7 @@ impl Pipeline {
         events.emit(BuildEvent::Assembled {
             image: image.name.clone(),
             digest: digest.clone(),
-            platforms,
+            platforms: platforms.clone(),
             indexed: true,
         });
         Ok(Publication {
@@ -120,6 +120,8 @@ impl Pipeline {
             image: image.name.clone(),
             digest,
             media_type: index.media_type,
+            form: Form::Index,
+            platforms,
             bytes: index.bytes,
             tags: image.tags.clone(),
             unshared: image.unshared,

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use super::{Pipeline, RefBuild};
 use crate::assemble::Child;
 use crate::event::{BuildEvent, EventSink};
-use crate::model::{BuildPlan, Digest, ImageName, Sha};
+use crate::model::{BuildPlan, Digest, Form, ImageName, Sha};
 use crate::store::Published;
 
 /// Images of an earlier build.
@@ -17,7 +17,8 @@ pub(super) struct Reusable {
 
 impl Reusable {
     pub fn tell(&self, events: &EventSink) {
-        events.emit(BuildEvent::Reused { children: self.children.len(), commit: self.commit.clone() });
+        let (children, commit) = (self.children.len(), self.commit.clone());
+        events.emit(BuildEvent::Reused { children, commit, form: Form::Index });
     }
 }
 

@@ -23,7 +23,7 @@ use crate::error::Report;
 use crate::event::{BuildEvent, Failure};
 use crate::failpoint::Point;
 use crate::metrics::{self, Stage};
-use crate::model::{BuildPlan, Digest, ImagePlan, KoImage, Platform, Publication};
+use crate::model::{BuildPlan, Digest, Form, ImagePlan, KoImage, Platform, Publication};
 use crate::solve::context::GitContext;
 use crate::solve::ko::{GIT, SOURCE, compile};
 use crate::solve::{DirSource, FileGraph, FileSolve};
@@ -70,7 +70,8 @@ impl Pipeline {
             kept.images.iter().map(|image| image.digest.clone()).collect()
         });
         if let Some((kept, commit)) = earlier.await {
-            events.emit(BuildEvent::Reused { children: kept.images.len(), commit });
+            let form = form(pins.base.index().is_some() && kept.images.len() > 1);
+            events.emit(BuildEvent::Reused { children: kept.images.len(), commit, form });
             let made = self.ko_again(image, program, &pins.base, kept, &options).await?;
             return self.ko_published(making, image, program, made).await;
         }
@@ -237,13 +238,13 @@ impl Pipeline {
     ) -> Result<Publication, Failure> {
         let platforms: Vec<Platform> =
             program.compile.targets.iter().map(|target| target.platform.clone()).collect();
-        let Document { media_type, digest, bytes } = made.top;
-        tracing::info!(build = %making.job.build, image = %image.name, %digest, indexed = made.index.is_some(), "assembled");
+        let (indexed, Document { media_type, digest, bytes }) = (made.index.is_some(), made.top);
+        tracing::info!(build = %making.job.build, image = %image.name, %digest, indexed, "assembled");
         let event = BuildEvent::Assembled {
             image: image.name.clone(),
             digest: digest.clone(),
-            platforms,
-            indexed: made.index.is_some(),
+            platforms: platforms.clone(),
+            indexed,
         };
         making.events.emit(event);
         Ok(Publication {
@@ -251,11 +252,17 @@ impl Pipeline {
             image: image.name.clone(),
             digest,
             media_type,
+            form: form(indexed),
+            platforms,
             bytes,
             tags: image.tags.clone(),
             unshared: image.unshared,
         })
     }
+}
+
+fn form(indexed: bool) -> Form {
+    if indexed { Form::Index } else { Form::Image }
 }
 
 fn kept(chosen: &[Chosen], images: &[Image]) -> Kept {

@@ -14,7 +14,9 @@ impl Pipeline {
         let own = app.image(prefix).ok_or_else(|| internal("the app has no image name"))?;
         let apps = self.store.apps().await.map_err(|e| from_report(Report::from(e)))?;
         let others = apps.iter().filter(|other| other.id != app.id);
-        let others: Vec<ImageName> = others.filter_map(|other| other.image(prefix)).collect();
+        let mut others: Vec<ImageName> = others.filter_map(|other| other.image(prefix)).collect();
+        let pushed = self.store.destinations_of_others(&app.id).await;
+        others.extend(pushed.map_err(|e| from_report(Report::from(e)))?);
         let tenant = Tenant { own: &own, prefix, others: &others, frontends: &settings.frontends };
         let rules = SourceRules::new(&settings.policy, &tenant);
         rules.map(Arc::new).ok_or_else(|| internal("the policy of base images cannot be made into rules"))

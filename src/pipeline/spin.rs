@@ -20,7 +20,7 @@ use crate::event::{BuildEvent, Failure, plain_line};
 use crate::failpoint::Point;
 use crate::fetch::{FetchConfig, Fetcher};
 use crate::metrics::{self, Stage};
-use crate::model::{Digest, ImagePlan, Publication, Sha, SpinPlan};
+use crate::model::{Digest, Form, ImagePlan, Publication, Sha, SpinPlan};
 use crate::receive::tree::DirTree;
 use crate::solve::context::GitContext;
 use crate::solve::spin::{CONTEXT, Steering, steer};
@@ -45,7 +45,7 @@ impl Pipeline {
     ) -> Result<Publication, Failure> {
         let fingerprint = plan.fingerprint(&image.name);
         if let Some((commit, made)) = self.earlier_artifact(making, image, plan, fingerprint.as_ref()).await {
-            making.events.emit(BuildEvent::Reused { children: 1, commit });
+            making.events.emit(BuildEvent::Reused { children: 1, commit, form: Form::Artifact });
             let Renewed { media_type, digest, manifest: bytes, .. } = made;
             match manifest(&self.registry, &image.name, media_type, &digest, &bytes).await {
                 Ok(()) => return Ok(published(making, image, media_type, digest, bytes)),
@@ -195,6 +195,8 @@ fn published(
         image: image.name.clone(),
         digest,
         media_type: media_type.to_owned(),
+        form: Form::Artifact,
+        platforms: Vec::new(),
         bytes,
         tags: image.tags.clone(),
         unshared: image.unshared,

@@ -178,7 +178,7 @@ impl Store {
     }
 }
 
-async fn apps_in(connection: &mut SqliteConnection) -> Result<Vec<App>> {
+pub(super) async fn apps_in(connection: &mut SqliteConnection) -> Result<Vec<App>> {
     sqlx::query("SELECT id, name, settings_json, created_at_ms FROM apps ORDER BY name")
         .fetch_all(connection)
         .await?
@@ -213,10 +213,20 @@ async fn refuse_shared_image(
     prefix: Option<&ImagePrefix>,
 ) -> Result<()> {
     let Some(image) = app.image(prefix) else { return Ok(()) };
-    for other in apps_in(connection).await? {
+    for other in apps_in(&mut *connection).await? {
         if other.id != app.id && other.image(prefix).is_some_and(|theirs| theirs.same_repository(&image)) {
             return Err(StoreError::ImageTaken { image, owner: other.name });
         }
+    }
+    let pushed: Option<String> = sqlx::query_scalar(
+        "SELECT apps.name FROM destinations JOIN apps ON apps.id = app_id WHERE image = ? AND app_id != ?",
+    )
+    .bind(image.canonical().as_str())
+    .bind(&app.id)
+    .fetch_optional(connection)
+    .await?;
+    if let Some(owner) = pushed {
+        return Err(StoreError::ImageTaken { image, owner: parsed("apps.name", &owner)? });
     }
     Ok(())
 }

@@ -5,7 +5,9 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Row as _, Sqlite};
 
 use super::{Result, Store, StoreError, from_json, parsed, to_json};
-use crate::model::{AppName, Build, BuildId, BuildState, Digest, Fingerprint, ImageName, Tag, Visible};
+use crate::model::{
+    AppName, Build, BuildId, BuildState, Digest, Fingerprint, ImageName, PublishedImage, Tag, Visible,
+};
 
 /// Which builds to list: newest first.
 #[derive(Debug, Clone, Default)]
@@ -23,10 +25,8 @@ pub struct Finished {
     /// Not a live one.
     pub state: BuildState,
     pub at_ms: i64,
-    /// What was published; what the journal has said already stays where these are empty.
-    pub image: Option<ImageName>,
-    pub digest: Option<Digest>,
-    pub tags: Vec<Tag>,
+    /// What was published; what the journal has said already stays where this is empty.
+    pub images: Vec<PublishedImage>,
     pub reason: Option<String>,
     pub superseded_by: Option<BuildId>,
     pub cancelled_by: Option<String>,
@@ -35,8 +35,7 @@ pub struct Finished {
 impl Finished {
     /// An end without a publication.
     pub fn as_state(state: BuildState, at_ms: i64, reason: Option<String>) -> Self {
-        let (image, digest, superseded_by, cancelled_by) = (None, None, None, None);
-        Self { state, at_ms, image, digest, tags: Vec::new(), reason, superseded_by, cancelled_by }
+        Self { state, at_ms, images: Vec::new(), reason, superseded_by: None, cancelled_by: None }
     }
 }
 
@@ -45,8 +44,8 @@ macro_rules! select_builds {
     ($rest:literal) => {
         concat!(
             "SELECT builds.id, apps.name AS app, builds.user, builds.reference, commit_sha, state, started_at_ms, \
-             running_at_ms, finished_at_ms, image, digest, tags_json, reason, push, key, old_sha, detached, \
-             generation, options_json, retry_of, superseded_by, cancelled_by \
+             running_at_ms, finished_at_ms, image, digest, tags_json, images_json, reason, push, key, old_sha, \
+             detached, generation, options_json, retry_of, superseded_by, cancelled_by \
              FROM builds JOIN apps ON apps.id = builds.app_id ",
             $rest
         )
@@ -65,9 +64,9 @@ impl Store {
         for build in builds {
             let inserted = sqlx::query(
                 "INSERT INTO builds (id, app_id, user, reference, commit_sha, state, started_at_ms, running_at_ms,
-                                     finished_at_ms, image, digest, tags_json, reason, push, key, old_sha, detached,
-                                     generation, options_json, retry_of, superseded_by, cancelled_by)
-                 SELECT ?, apps.id, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM apps
+                                     finished_at_ms, image, digest, tags_json, images_json, reason, push, key, old_sha,
+                                     detached, generation, options_json, retry_of, superseded_by, cancelled_by)
+                 SELECT ?, apps.id, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM apps
                  WHERE apps.name = ?",
             )
             .bind(build.id.as_str())
@@ -81,6 +80,7 @@ impl Store {
             .bind(build.image.as_ref().map(ImageName::as_str))
             .bind(build.digest.as_ref().map(Digest::as_str))
             .bind(to_json("builds.tags_json", &build.tags)?)
+            .bind(to_json("builds.images_json", &build.images)?)
             .bind(build.reason.as_deref())
             .bind(build.push.as_str())
             .bind(build.key.as_ref().map(Fingerprint::as_str))
@@ -131,15 +131,19 @@ impl Store {
         let statement = sqlx::query(
             "UPDATE builds SET state = ?1, finished_at_ms = ?2, image = COALESCE(?3, image),
                     digest = COALESCE(?4, digest), tags_json = CASE ?5 WHEN '[]' THEN tags_json ELSE ?5 END,
-                    reason = ?6, superseded_by = ?7, cancelled_by = ?8
-             WHERE id = ?9 AND state IN ('queued', 'running')",
+                    images_json = CASE ?6 WHEN '[]' THEN images_json ELSE ?6 END,
+                    reason = ?7, superseded_by = ?8, cancelled_by = ?9
+             WHERE id = ?10 AND state IN ('queued', 'running')",
         );
+        let first = end.images.first();
+        let tags = first.map(|image| image.tags.as_slice()).unwrap_or_default();
         let statement = statement
             .bind(end.state.as_str())
             .bind(end.at_ms)
-            .bind(end.image.as_ref().map(ImageName::as_str))
-            .bind(end.digest.as_ref().map(Digest::as_str))
-            .bind(to_json("builds.tags_json", &end.tags)?)
+            .bind(first.map(|image| image.name.as_str()))
+            .bind(first.map(|image| image.digest.as_str()))
+            .bind(to_json("builds.tags_json", &tags)?)
+            .bind(to_json("builds.images_json", &end.images)?)
             .bind(end.reason.as_deref())
             .bind(end.superseded_by.as_ref().map(BuildId::as_str))
             .bind(end.cancelled_by.as_deref())
@@ -274,6 +278,13 @@ fn granted_to(visible: &Visible) -> Option<&str> {
 
 fn build_of(row: &SqliteRow) -> Result<Build> {
     let optional = |column: &str| row.try_get::<Option<&str>, _>(column);
+    let image = optional("image")?.map(|text| parsed("builds.image", text)).transpose()?;
+    let digest = optional("digest")?.map(|text| parsed("builds.digest", text)).transpose()?;
+    let tags: Vec<Tag> = from_json("builds.tags_json", row.try_get("tags_json")?)?;
+    let mut images: Vec<PublishedImage> = from_json("builds.images_json", row.try_get("images_json")?)?;
+    if images.is_empty() {
+        images.extend(known_of_old(&image, &digest, &tags));
+    }
     Ok(Build {
         id: parsed("builds.id", row.try_get("id")?)?,
         app: parsed("apps.name", row.try_get("app")?)?,
@@ -283,9 +294,10 @@ fn build_of(row: &SqliteRow) -> Result<Build> {
         state: parsed("builds.state", row.try_get("state")?)?,
         started_at_ms: row.try_get("started_at_ms")?,
         finished_at_ms: row.try_get("finished_at_ms")?,
-        image: optional("image")?.map(|text| parsed("builds.image", text)).transpose()?,
-        digest: optional("digest")?.map(|text| parsed("builds.digest", text)).transpose()?,
-        tags: from_json("builds.tags_json", row.try_get("tags_json")?)?,
+        image,
+        digest,
+        tags,
+        images,
         reason: row.try_get("reason")?,
         running_at_ms: row.try_get("running_at_ms")?,
         push: row.try_get("push")?,
@@ -299,5 +311,18 @@ fn build_of(row: &SqliteRow) -> Result<Build> {
             .map(|text| parsed("builds.superseded_by", text))
             .transpose()?,
         cancelled_by: row.try_get("cancelled_by")?,
+    })
+}
+
+/// The image of a row that was written when rows held one, and nothing more of it.
+fn known_of_old(image: &Option<ImageName>, digest: &Option<Digest>, tags: &[Tag]) -> Option<PublishedImage> {
+    let (name, digest) = (image.clone()?, digest.clone()?);
+    Some(PublishedImage {
+        name,
+        digest,
+        form: None,
+        media_type: None,
+        platforms: Vec::new(),
+        tags: tags.to_vec(),
     })
 }

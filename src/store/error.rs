@@ -47,6 +47,8 @@ pub enum StoreError {
     AppExists(AppName),
     #[error("image {image} belongs to app {owner} already")]
     ImageTaken { image: ImageName, owner: AppName },
+    #[error("{image} is another app's")]
+    DestinationTaken { image: ImageName },
     #[error("user {user} has no grant on app {app}")]
     NoGrant { app: AppName, user: UserName },
     #[error("no build matches {0:?}")]

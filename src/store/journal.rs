@@ -7,7 +7,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use super::{Result, Store, Write, from_json, generations, now_ms, parsed, to_json};
-use crate::model::{Generation, ImageName, Move, Tag};
+use crate::model::{Generation, ImageName, Move, Publication, PublishedImage, Tag};
 
 /// A push that has not come to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,19 +147,21 @@ impl Store {
 /// journal entry is open.
 async fn note_published(tx: &mut Write, entry: &JournalEntry) -> Result<()> {
     for one in &entry.moves {
-        // the record names one image; of further ones its events tell
+        let images: Vec<PublishedImage> = one.publications.iter().map(Publication::published).collect();
         let Some(publication) = one.publications.first() else { continue };
         if let Some(generation) = &one.generation {
             generations::publish(tx, &entry.app_id, generation, publication).await?;
         }
         sqlx::query(
-            "UPDATE builds SET generation = COALESCE(?, generation), image = ?, digest = ?, tags_json = ?
+            "UPDATE builds SET generation = COALESCE(?, generation), image = ?, digest = ?, tags_json = ?,
+                    images_json = ?
              WHERE id = ?",
         )
         .bind(one.generation.as_ref().map(|generation| generation.number))
         .bind(publication.image.as_str())
         .bind(publication.digest.as_str())
         .bind(to_json("builds.tags_json", &publication.tags)?)
+        .bind(to_json("builds.images_json", &images)?)
         .bind(publication.build.as_str())
         .execute(&mut **tx)
         .await?;
@@ -181,7 +183,7 @@ fn read(id: i64, row: &SqliteRow) -> Result<JournalEntry> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Build, BuildId, BuildState, Digest, Publication};
+    use crate::model::{Build, BuildId, BuildState, Digest, Form};
     use crate::store::Finished;
 
     /// Found by the seeded crash test: ref and tags had moved, and the record said that the build was interrupted.
@@ -201,6 +203,8 @@ mod tests {
                 image: "r.example/shop".parse().unwrap(),
                 digest: Digest::of(b"{}"),
                 media_type: "x".to_owned(),
+                form: Form::Index,
+                platforms: Vec::new(),
                 bytes: b"{}".to_vec(),
                 tags: vec!["main".parse().unwrap()],
                 unshared: 0,
@@ -240,6 +244,8 @@ mod tests {
             image: "r.example/shop".parse().unwrap(),
             digest: Digest::of(b"{}"),
             media_type: "x".to_owned(),
+            form: Form::Index,
+            platforms: Vec::new(),
             bytes: b"{}".to_vec(),
             tags: Vec::new(),
             unshared: 0,

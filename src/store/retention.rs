@@ -193,9 +193,7 @@ mod tests {
         let finished = Finished {
             state: BuildState::Failed,
             at_ms: ended_at_ms,
-            image: None,
-            digest: None,
-            tags: Vec::new(),
+            images: Vec::new(),
             reason: None,
             superseded_by: None,
             cancelled_by: None,

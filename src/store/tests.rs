@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use super::*;
 use crate::event::{BuildEvent, Recorded};
 use crate::model::{
-    Access, AppName, AppSettings, Build, BuildId, BuildState, Digest, Fingerprint, Grant, ImageName,
-    ImagePrefix, RefName, Sha, Tag, UserKey, UserName, Visible,
+    Access, AppName, AppSettings, Build, BuildId, BuildState, Digest, Fingerprint, Form, Grant, ImageName,
+    ImagePrefix, PublishedImage, RefName, Sha, Tag, UserKey, UserName, Visible,
 };
 
 fn name<T: FromStr<Err = crate::model::Invalid>>(text: &str) -> T {
@@ -91,6 +91,35 @@ async fn a_newer_schema_is_refused_and_left_alone() {
 async fn migrations_are_numbered_without_gaps() {
     let versions: Vec<i64> = MIGRATIONS.iter().map(|m| m.version).collect();
     assert_eq!(versions, (1..=i64::try_from(versions.len()).unwrap()).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn builds_recorded_before_images_were_listed_still_show_theirs() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = SqliteConnectOptions::new().filename(dir.path().join(FILE_NAME)).create_if_missing(true);
+    let pool = SqlitePool::connect_with(options).await.unwrap();
+    let later = MIGRATIONS.iter().find(|migration| migration.description == "build images").unwrap();
+    MIGRATIONS.run_to(later.version - 1, &pool).await.unwrap();
+    let digest = Digest::of(b"x");
+    let statement = format!(
+        "INSERT INTO apps VALUES ('1', 'shop', '{{}}', 1);
+         INSERT INTO builds VALUES ('{ID_1}', '1', 'ann', 'refs/heads/main', '{commit}', 'succeeded', 1, 1, 2,
+           'localhost:5000/shop', '{digest}', '[\"main\"]', NULL, '', NULL, '{commit}', 0, 1, '{{}}', NULL, NULL, NULL)",
+        commit = "a".repeat(40)
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&pool).await.unwrap();
+    pool.close().await;
+    let store = Store::open(dir.path()).await.unwrap();
+    let found = store.build(&name(ID_1)).await.unwrap().unwrap();
+    let expected = PublishedImage {
+        name: name("localhost:5000/shop"),
+        digest,
+        form: None,
+        media_type: None,
+        platforms: Vec::new(),
+        tags: vec![name("main")],
+    };
+    assert_eq!(found.images, [expected]);
 }
 
 #[tokio::test]
@@ -304,10 +333,20 @@ async fn a_build_is_recorded_listed_and_closed_once() {
     store.create_build(&running).await.unwrap();
     store.create_build(&build("blog", ID_2)).await.unwrap();
     assert!(matches!(store.create_build(&build("nil", ID_1)).await, Err(StoreError::NoApp(_))));
-    let end = Finished {
-        image: Some(name("localhost:5000/shop")),
-        digest: Some(Digest::of(b"x")),
+    let image = |of: &str, form, platforms: &[&str]| PublishedImage {
+        name: name(of),
+        digest: Digest::of(of.as_bytes()),
+        form: Some(form),
+        media_type: Some("application/x".to_owned()),
+        platforms: platforms.iter().map(|platform| name(platform)).collect(),
         tags: vec![name("main"), name("latest")],
+    };
+    let end = Finished {
+        images: vec![
+            image("localhost:5000/shop", Form::Index, &["linux/amd64", "linux/arm64"]),
+            image("localhost:5000/shop/web", Form::Image, &["linux/amd64"]),
+            image("localhost:5000/shop/wasm", Form::Artifact, &[]),
+        ],
         ..Finished::as_state(BuildState::Succeeded, 2_000, None)
     };
     store.finish_build(&running.id, &end).await.unwrap();
@@ -315,9 +354,10 @@ async fn a_build_is_recorded_listed_and_closed_once() {
     let expected = Build {
         state: end.state,
         finished_at_ms: Some(2_000),
-        image: end.image.clone(),
-        digest: end.digest.clone(),
-        tags: end.tags.clone(),
+        image: Some(name("localhost:5000/shop")),
+        digest: Some(Digest::of(b"localhost:5000/shop")),
+        tags: vec![name("main"), name("latest")],
+        images: end.images.clone(),
         ..running.clone()
     };
     assert_eq!(done, expected);

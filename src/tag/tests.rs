@@ -146,6 +146,8 @@ fn publication(host: &str, commit: &Sha, tags: &[&str]) -> Publication {
         image: format!("{host}/shop").parse().unwrap(),
         digest: index_of(commit),
         media_type: INDEX.to_owned(),
+        form: crate::model::Form::Index,
+        platforms: Vec::new(),
         bytes: index_bytes(commit),
         tags: tags.iter().map(|tag| tag.parse().unwrap()).collect(),
         unshared: 1,

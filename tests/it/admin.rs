@@ -11,7 +11,7 @@ use lemnos::admin::{Context, DataLock, Ready, ReadyFile, Repositories, Work};
 use lemnos::audit::Trail;
 use lemnos::error::Report;
 use lemnos::event::{BuildEvent, Recorded};
-use lemnos::model::{Actor, App, Build, BuildPlan, BuildState, Digest};
+use lemnos::model::{Actor, App, Build, BuildPlan, BuildState, Digest, Form, PublishedImage};
 use lemnos::store::{Finished, Store};
 
 const ANN: &str =
@@ -393,6 +393,23 @@ fn build(id: &str, started_at_ms: i64) -> Build {
 const FAILED: &str = "0000000000000000000000aaaa111111";
 const GOOD: &str = "0000000000000000000001bbbb222222";
 
+/// What a build of several images published.
+fn images() -> Vec<PublishedImage> {
+    let image = |below: &str, form, platforms: &[&str]| PublishedImage {
+        name: format!("127.0.0.1:5000/shop{below}").parse().unwrap(),
+        digest: Digest::of(b"x"),
+        form: Some(form),
+        media_type: Some("application/vnd.oci.image.manifest.v1+json".to_owned()),
+        platforms: platforms.iter().map(|platform| platform.parse().unwrap()).collect(),
+        tags: vec!["git-0123456789ab".parse().unwrap(), "main".parse().unwrap()],
+    };
+    vec![
+        image("", Form::Index, &["linux/amd64", "linux/arm64"]),
+        image("/web", Form::Image, &["linux/amd64"]),
+        image("/wasm", Form::Artifact, &[]),
+    ]
+}
+
 /// A store with a failed and a good build.
 async fn with_builds(home: &Home) -> Store {
     home.run("apps create shop");
@@ -408,13 +425,7 @@ async fn with_builds(home: &Home) -> Store {
         store.append_events(&build.id, &events).await.unwrap();
         let good = state == BuildState::Succeeded;
         let end = Finished {
-            image: good.then(|| "127.0.0.1:5000/shop".parse().unwrap()),
-            digest: good.then(|| Digest::of(b"x")),
-            tags: if good {
-                vec!["git-0123456789ab".parse().unwrap(), "main".parse().unwrap()]
-            } else {
-                Vec::new()
-            },
+            images: if good { images() } else { Vec::new() },
             ..Finished::as_state(state, 13_345, reason.map(str::to_owned))
         };
         store.finish_build(&build.id, &end).await.unwrap();
@@ -454,6 +465,13 @@ async fn builds_without_a_server() {
     started  T------------------
     took     12.3s
     image    127.0.0.1:5000/shop@sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881
+    form     index of linux/amd64, linux/arm64
+    tags     git-0123456789ab main
+    image    127.0.0.1:5000/shop/web@sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881
+    form     image for linux/amd64
+    tags     git-0123456789ab main
+    image    127.0.0.1:5000/shop/wasm@sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881
+    form     artifact
     tags     git-0123456789ab main
     ");
     insta::assert_snapshot!(home.run("builds show 111111"), @r"

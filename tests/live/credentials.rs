@@ -20,14 +20,14 @@ use crate::support::engines;
 
 /// Passwords as nothing else spells them, so that one that leaked is found.
 const SERVER_PASSWORD: &str = "canary-token-0815";
-const TEAM_PASSWORD: &str = "canary-basic-4711";
+pub const TEAM_PASSWORD: &str = "canary-basic-4711";
 /// bcrypt of `TEAM_PASSWORD`.
 const TEAM_HASH: &str = "$2b$05$abcdefghijklmnopqrstuuoXazsBki6xUDi3qq8vn2T4v9fjrujrG";
 
 /// A registry of the test's own.
-struct Guarded {
+pub struct Guarded {
     dir: TempDir,
-    address: String,
+    pub address: String,
     process: Child,
 }
 
@@ -65,7 +65,7 @@ impl Guarded {
     }
 
     /// Takes `team` with its password, for everything.
-    fn with_password() -> Self {
+    pub fn with_password() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let users = dir.path().join("htpasswd");
         std::fs::write(&users, format!("team:{TEAM_HASH}\n")).unwrap();

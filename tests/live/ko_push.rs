@@ -24,15 +24,20 @@ func main() {
 	fmt.Println(\"hello from\", version, runtime.GOARCH, len(os.Args))
 }
 ";
-const MODULE: &str = "module example.com/hello\n\ngo 1.24\n";
+pub const MODULE: &str = "module example.com/hello\n\ngo 1.24\n";
 
 /// A server that finds toolchain and base where the builder does.
 pub fn house(name: &str) -> House {
+    house_with(name, &[])
+}
+
+/// The same, with settings in its environment.
+pub fn house_with(name: &str, env: &[(&str, &str)]) -> House {
     image("golang");
     image("static");
     let base = &engines().base_registry;
     let (hub, chainguard) = (format!("docker.io={base}"), format!("cgr.dev={base}"));
-    House::start_with(name, &["--mirror", &hub, "--mirror", &chainguard], &[])
+    House::start_with(name, &["--mirror", &hub, "--mirror", &chainguard], env)
 }
 
 /// What the base is called without a mirror.
@@ -139,7 +144,7 @@ fn a_module_becomes_an_image_for_every_platform_that_runs_and_is_reused_unchange
 }
 
 /// A program that is compiled fast.
-const SMALL: &str = "package main\n\nvar version string\n\nfunc main() { println(version) }\n";
+pub const SMALL: &str = "package main\n\nvar version string\n\nfunc main() { println(version) }\n";
 
 #[test]
 fn a_push_and_ko_build_of_the_same_clone_make_the_same_images() {
@@ -224,6 +229,23 @@ fn every_main_becomes_an_image_below_the_app_s_with_what_the_file_asks_for() {
     ];
     let work = house.repository("tools", &files);
     house.push(&work, &["main"]).succeeded();
+    // the record has both, each with what it is, and so does whoever looks with nothing but ssh
+    let build = house.builds("tools").remove(0);
+    let id = build["id"].as_str().unwrap();
+    let shown = house.ssh(&format!("builds show {id}")).succeeded().stdout;
+    let recorded = build["images"].as_array().unwrap();
+    assert_eq!(recorded.len(), 2, "{build}");
+    for (name, recorded) in ["a", "b"].into_iter().zip(recorded) {
+        let app = format!("tools/{name}");
+        let digest = house.digest(&app, "main").unwrap();
+        assert_eq!(recorded["name"], house.image(&app).as_str());
+        assert_eq!(recorded["digest"], digest.as_str());
+        assert_eq!((&recorded["form"], &recorded["platforms"][0]), (&"image".into(), &"linux/amd64".into()));
+        assert_eq!(recorded["media_type"], house.manifest(&app, "main").unwrap()["mediaType"]);
+        assert_eq!(recorded["tags"].as_array().unwrap().len(), 3);
+        assert!(shown.contains(&format!("{}@{digest}", house.image(&app))), "{shown}");
+    }
+    assert_eq!(shown.matches("form     image for linux/amd64").count(), 2, "{shown}");
     for name in ["a", "b"] {
         let app = format!("tools/{name}");
         assert_eq!(house.tags(&app).iter().filter(|tag| !tag.starts_with("sha256-")).count(), 3);

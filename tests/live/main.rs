@@ -32,6 +32,7 @@ mod health;
 mod house;
 mod ko_assembly;
 mod ko_command;
+mod ko_destinations;
 mod ko_private;
 #[path = "../fake/ko_program.rs"]
 mod ko_program;
@@ -51,6 +52,7 @@ mod secrets;
 mod services;
 mod sessions;
 mod spin;
+mod spin_archive;
 mod spin_push;
 mod standing;
 mod stopping;

@@ -23,13 +23,14 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 #[test]
-fn quickstart_pushes_an_example_twice_and_leaves_nothing_running() {
+fn quickstart_pushes_the_examples_one_of_them_twice_and_leaves_nothing_running() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    let quickstart = || {
+    let quickstart = |more: &[&str]| {
         let output = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/quickstart"))
             .args(["--once", "--ssh", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data"])
             .arg(&data)
+            .args(more)
             .env("LEMNOS", lemnos())
             .env("LEMNOS_TOOLS", engines().buildkitd.parent().unwrap())
             .current_dir("/")
@@ -48,10 +49,19 @@ fn quickstart_pushes_an_example_twice_and_leaves_nothing_running() {
         }
         said
     };
-    let first = quickstart();
+    let first = quickstart(&["--all"]);
     assert!(first.contains("[linux/arm64 build 4/4] RUN"), "{first}");
-    let second = quickstart();
-    assert!(second.contains("Nothing to build"), "{second}");
+    for (what, shown) in [
+        ("the Go module", "Build kind: ko ("),
+        ("its image", "/hello-go:main"),
+        ("the Spin application", "Build kind: spin ("),
+        ("its artifact", "/greeting:main"),
+        ("one manifest", "application/vnd.wasm.content.layer.v1+wasm"),
+    ] {
+        assert!(first.contains(shown), "{what}: {first}");
+    }
+    let second = quickstart(&[]);
+    assert!(second.contains("Nothing to build") && !second.contains("Build kind: ko"), "{second}");
     assert_eq!(running(data.to_str().unwrap()), [""; 0]);
 }
 

@@ -79,6 +79,8 @@ async fn a_commit_is_what_crane_sees() {
         image: image.clone(),
         digest: index.digest.clone(),
         media_type: index.media_type.clone(),
+        form: Default::default(),
+        platforms: Vec::new(),
         bytes: index.bytes.clone(),
         tags: tags.map(|tag| tag.parse().unwrap()).into(),
         unshared: 1,

@@ -241,3 +241,49 @@ fn an_ssh_key_signs_for_the_step_that_mounts_it() {
     house.push(&shop, &["main"]).succeeded();
     assert_eq!(house.image_file("shop", "main", "linux/amd64", "keys").unwrap().trim(), public.trim());
 }
+
+/// What a component's command says is masked as what a Dockerfile's step says is: such a command is given no secret, but may
+/// have it from elsewhere.
+#[test]
+fn d6_commands_of_spin_components_tell_no_secret() {
+    let house = House::start_with("secrets-spin", &[], &[("LEMNOS_LOG", "debug")]);
+    house.app("shop");
+    add(&house, "shop", "token", TOKEN).succeeded();
+    let manifest = r#"spin_manifest_version = 2
+application.name = "telltale"
+[[trigger.http]]
+route = "/..."
+component = "web"
+[component.web]
+source = "web.wasm"
+[component.web.build]
+command = "sh telltale"
+"#;
+    // the token is not in the tree, only what makes it
+    let telltale = |last: &str| {
+        format!(
+            "T=$(echo dbobsz/u0lfo+0815== | tr b-z a-y)\necho \"plain: $T :end\"\necho \"base64: $(printf %s \"$T\" | base64) :end\"\n\
+             echo \"longer: $(printf 'user:%s' \"$T\" | base64 -w 8) :end\"\nprintf 'split: canary/t0k'\nsleep 1\n\
+             printf 'en+0815== :end\\n'\nprintf '\\000asm\\001\\000\\000\\000' > web.wasm\n{last}\n"
+        )
+    };
+    let config = ("build-config.yaml", "spin_config:\n  image: busybox\n");
+    let dir = house.repository("shop", &[("spin.toml", manifest), ("telltale", &telltale("")), config]);
+    let said = house.push(&dir, &["main"]).succeeded().shows("plain: *** :end").shows("split: *** :end");
+    said.shows("base64: ***").shows("longer: ");
+    house.commit(&dir, &[("telltale", &telltale("echo \"no $T\" >&2; exit 3"))], "fails");
+    let said = house.push(&dir, &["main"]).failed().shows("no ***");
+    clean("the screen of the failure", said.stderr.as_bytes());
+    let builds = house.builds("shop");
+    assert_eq!(builds.len(), 2);
+    for build in builds {
+        let id = build["id"].as_str().unwrap();
+        clean("the record", build.to_string().as_bytes());
+        for json in [&["builds", "logs", id][..], &["builds", "logs", id, "--json"]] {
+            let said = house.lemnos(json);
+            assert!(said.stdout.contains("plain: ***"), "{}", said.stdout);
+            clean("the log", said.stdout.as_bytes());
+        }
+    }
+    clean("the server's log", house.server_log().as_bytes());
+}

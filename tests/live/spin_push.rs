@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::house::{House, Said};
 use super::support::{engines, image};
 
-const WASM: &str = "application/vnd.wasm.content.layer.v1+wasm";
+pub const WASM: &str = "application/vnd.wasm.content.layer.v1+wasm";
 const DATA: &str = "application/vnd.wasm.content.layer.v1+data";
 const APPLICATION: &str = "application/vnd.fermyon.spin.application.v1+config";
 /// As the build command below prints it.
@@ -43,7 +43,7 @@ fn files(manifest: &str) -> [(&str, &str); 3] {
 }
 
 /// What a runtime does with a reference: the manifest, then every layer of it by digest.
-async fn pulled(reference: &str) -> (Value, Vec<(String, Vec<u8>)>, Value) {
+pub async fn pulled(reference: &str) -> (Value, Vec<(String, Vec<u8>)>, Value) {
     let client = Client::new(ClientConfig { protocol: ClientProtocol::Http, ..ClientConfig::default() });
     let reference: oci_distribution::Reference = reference.parse().unwrap();
     let auth = RegistryAuth::Anonymous;
@@ -117,8 +117,11 @@ async fn a_push_becomes_one_manifest_and_two_machines_make_the_same() {
 
     // a commit without a change: everything but the annotations serves again
     other.commit(&clone, &[], "again");
-    let said = other.push(&clone, &["main"]).succeeded().shows("Nothing to build").hides("web] mkdir");
+    let said =
+        other.push(&clone, &["main"]).succeeded().shows("its artifact serves again").hides("web] mkdir");
     assert!(said.stderr.contains("Pushed the artifact"));
+    let recorded = other.builds("shop").remove(0)["images"].take();
+    assert_eq!((recorded[0]["form"].as_str(), recorded.as_array().unwrap().len()), (Some("artifact"), 1));
     let (again, same, _) = application(&format!("{}:main", other.image("shop"))).await;
     assert_eq!(again["layers"], made["layers"]);
     assert_eq!(same, layers);
@@ -323,14 +326,17 @@ fn tree(dir: &Path) -> Vec<(String, String)> {
 async fn the_example_is_compiled_by_rust_and_two_pushes_are_one_artifact() {
     image("rust");
     let example = tree(&Path::new(env!("CARGO_MANIFEST_DIR")).join("buildpacks/spin/example"));
-    let example: Vec<(&str, &str)> =
+    let mut example: Vec<(&str, &str)> =
         example.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+    // a program of the builder's own machine, which a C compiler links
+    let script = "fn main() {\n    println!(\"cargo::warning=the build script ran\");\n}\n";
+    example.push(("build.rs", script));
     let mut digests = Vec::new();
     for name in ["spin-rust", "spin-rust-two"] {
         let house = House::start(name);
         house.app("shop");
         let dir = house.repository("shop", &example);
-        house.push(&dir, &["-o", "no-cache", "main"]).succeeded().shows("Compiling hello");
+        house.push(&dir, &["-o", "no-cache", "main"]).succeeded().shows("the build script ran");
         let (made, layers, locked) = application(&format!("{}:main", house.image("shop"))).await;
         assert_eq!(layers[0].0, WASM);
         assert!(layers[0].1.starts_with(b"\0asm\x01\0\0\0") && layers[0].1.len() > 10_000);

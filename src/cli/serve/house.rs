@@ -23,7 +23,7 @@ use crate::error::{Kind, Report};
 use crate::failpoint::Failpoints;
 use crate::housekeeping::Housekeeper;
 use crate::jobs::Pushes;
-use crate::model::{BuildState, ImagePrefix, Platform};
+use crate::model::{BuildState, Destinations, ImagePrefix, Platform};
 use crate::pipeline::{Pipeline, Settings};
 use crate::receive::{Receiver, Repositories, refs};
 use crate::registry::Registry;
@@ -162,6 +162,11 @@ pub async fn serve(config: Config, around: Surroundings, stop: CancellationToken
 fn pipeline_settings(config: &Config, around: &Surroundings, engines: &Engines) -> Settings {
     Settings {
         image_prefix: engines.prefix.clone(),
+        // a prefix is such a place, whatever it is
+        destinations: Destinations::new(
+            config.push_destinations.clone(),
+            engines.prefix.as_str().parse().ok(),
+        ),
         frontends: config.frontends.clone(),
         policy: config.sources.clone(),
         sbom_generator: config.sbom_generator.clone(),

@@ -32,7 +32,10 @@ impl Logins for KeptLogins {
         let owner = apps
             .into_iter()
             .find(|app| app.image(Some(&self.prefix)).is_some_and(|own| own.same_repository(image)));
-        Ok(owner.map(|app| app.id))
+        match owner {
+            Some(app) => Ok(Some(app.id)),
+            None => self.store.destination_owner(image).await.map_err(unreadable),
+        }
     }
 
     fn changes(&self) -> u64 {

@@ -63,7 +63,7 @@ pub enum KoError {
     #[error("{import_path} makes no image name: {problem}")]
     Name { import_path: String, problem: Invalid },
     #[error(
-        "{place}: ko_config.destinations: {image} is not the app's own: it is neither {own} nor below it"
+        "{place}: ko_config.destinations: {image} is neither {own} nor below it, and not in push_destinations of this server"
     )]
     Destination { place: String, image: ImageName, own: ImageName },
     #[error("{place}: ko_config.resolve: {}", no_yaml(.path, *.dir))]

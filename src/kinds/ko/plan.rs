@@ -49,7 +49,7 @@ pub(super) fn plan(input: &PlanInput<'_>, wishes: &Wishes) -> Result<Draft, Kind
         let work = Work::Ko(Box::new(image));
         drafts.push(DraftImage { name, work: work.clone() });
         for name in destinations {
-            of_the_app(input.image, &name)?;
+            allowed(input, &name)?;
             if drafts.iter().all(|known| !known.name.same_repository(&name)) {
                 drafts.push(DraftImage { name, work: work.clone() });
             }
@@ -104,12 +104,11 @@ fn narrow(image: &mut KoImage, input: &PlanInput<'_>) -> Result<(), KindError> {
     Ok(())
 }
 
-/// A pusher may name what lies at or below the app's own image: with the server's credentials any other name may be
-/// somebody else's.
-fn of_the_app(own: &ImageName, name: &ImageName) -> Result<(), KindError> {
-    let below =
-        name.path().strip_prefix(own.path()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    if below && name.host() == own.host() {
+/// A pusher may name what lies at or below the app's own image, and what the operator lets apps push to: with the server's
+/// credentials any other name may be somebody else's.
+fn allowed(input: &PlanInput<'_>, name: &ImageName) -> Result<(), KindError> {
+    let own = input.image;
+    if name.lies_at(own) || input.destinations.is_none_or(|destinations| destinations.allow(name)) {
         return Ok(());
     }
     let place = BUILD_CONFIG.to_owned();

@@ -1,7 +1,7 @@
 //! What differs from run to run, made the same: addresses, ids, digests, durations, and lines that depend on how fast
 //! the machine is.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use regex::{Captures, Regex};
 
@@ -58,7 +58,7 @@ impl Normal {
             // git pads what a server says, to wipe what stood there
             format!("{}\n", line.trim_end())
         });
-        tags(&steps(&lines.collect::<String>()))
+        tags(&steps(&without_internal(&lines.collect::<String>())))
     }
 }
 
@@ -108,6 +108,28 @@ fn depends_on_speed(line: &str) -> bool {
             && Regex::new(r"^#[0-9]+ .* [0-9.]+ (B|kB|MB|GB)\s*$").unwrap().is_match(line))
 }
 
+/// Internal steps that end well are shown where they took long, which is a matter of what else the machine does.
+fn without_internal(text: &str) -> String {
+    let opens = Regex::new(r"^(?:remote: |)(#[0-9]+) (?:\[(?:[^\]]* )?internal\]|\[auth\])").unwrap();
+    let ends = Regex::new(r"^(?:remote: |)(#[0-9]+) (?:DONE|CACHED)").unwrap();
+    let of_step = Regex::new(r"^(?:remote: |)(#[0-9]+)\b").unwrap();
+    let number = |what: &Regex, line: &str| what.captures(line).map(|found| found[1].to_owned());
+    let lines: Vec<&str> = text.lines().collect();
+    // each command counts its own
+    let commands = lines.chunk_by(|_, next| !next.starts_with("$ "));
+    let kept = commands.flat_map(|shown| {
+        let numbers = |what: &Regex| -> HashSet<String> {
+            shown.iter().filter_map(|line| number(what, line)).collect()
+        };
+        let (opened, ended) = (numbers(&opens), numbers(&ends));
+        let is_left_out = |line: &&&str| {
+            number(&of_step, line).is_some_and(|number| opened.contains(&number) && ended.contains(&number))
+        };
+        shown.iter().filter(|line| !is_left_out(line)).map(|line| format!("{line}\n")).collect::<Vec<_>>()
+    });
+    kept.collect()
+}
+
 /// BuildKit numbers its steps as it meets them: shown are 1, 2, 3 in the order of the screen. A base image and a copied
 /// file are DONE, whether the daemon had them from somebody else or not.
 fn steps(text: &str) -> String {
@@ -130,4 +152,33 @@ fn steps(text: &str) -> String {
             }
         })
         .collect()
+}
+
+#[test]
+fn internal_steps_that_were_slow_are_left_out() {
+    let text = "\
+$ git push builder main
+remote: #2 [linux/amd64 internal] load the application
+remote: #1 [linux/amd64 web] FROM busybox
+remote: #2 DONE N.Ns
+remote: #1 DONE N.Ns
+remote: #12 [linux/amd64 web] make
+$ git push builder main
+remote: #2 [internal] load metadata for missing
+remote: #2 ERROR N.Ns: not found
+$ git push builder main
+remote: #2 [linux/amd64] a step
+";
+    let without = "\
+$ git push builder main
+remote: #1 [linux/amd64 web] FROM busybox
+remote: #1 DONE N.Ns
+remote: #12 [linux/amd64 web] make
+$ git push builder main
+remote: #2 [internal] load metadata for missing
+remote: #2 ERROR N.Ns: not found
+$ git push builder main
+remote: #2 [linux/amd64] a step
+";
+    assert_eq!(without_internal(text), without);
 }
