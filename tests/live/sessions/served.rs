@@ -47,8 +47,12 @@ fn an_unchanged_tree() {
 /// Without the steps that a builder begins at once, in whatever order (the toolchain's image, the source), and the one that
 /// it may have done for somebody else before (gathering equal programs).
 fn without_sources(said: &Said) -> Said {
-    let source = |line: &&str| ["#1 ", "#2 ", "#3 ", "#4 ", "#6 "].iter().any(|number| line.contains(number));
-    let lines: Vec<&str> = said.stderr.lines().filter(|line| !source(line)).collect();
+    let title = regex::Regex::new(r"(#[0-9]+) \[[^\]]+\] (go build|exporting) ").unwrap();
+    let step = regex::Regex::new(r"^(?:remote: )?(#[0-9]+)\b").unwrap();
+    let shown: Vec<String> = title.captures_iter(&said.stderr).map(|found| found[1].to_owned()).collect();
+    let is_left_out =
+        |line: &str| step.captures(line).is_some_and(|found| !shown.contains(&found[1].to_owned()));
+    let lines: Vec<&str> = said.stderr.lines().filter(|line| !is_left_out(line)).collect();
     Said { ok: said.ok, code: said.code, stdout: said.stdout.clone(), stderr: lines.join("\n") }
 }
 
