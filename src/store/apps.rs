@@ -96,7 +96,10 @@ impl Store {
         let app = app_in(&mut tx, name).await?.ok_or_else(|| StoreError::NoApp(name.clone()))?;
         // ids are hexadecimal: no character of them means anything to GLOB
         sqlx::query("DELETE FROM ledger WHERE key GLOB ? || '/*'").bind(&app.id).execute(&mut *tx).await?;
-        sqlx::query("DELETE FROM published WHERE image IN (SELECT image FROM builds WHERE app_id = ?)")
+        sqlx::query(
+            "DELETE FROM published WHERE image IN
+                (SELECT json_extract(one.value, '$.name') FROM builds, json_each(images_json) AS one WHERE app_id = ?)",
+        )
             .bind(&app.id)
             .execute(&mut *tx)
             .await?;

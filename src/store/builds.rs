@@ -5,9 +5,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Row as _, Sqlite};
 
 use super::{Result, Store, StoreError, from_json, parsed, to_json};
-use crate::model::{
-    AppName, Build, BuildId, BuildState, Digest, Fingerprint, ImageName, PublishedImage, Tag, Visible,
-};
+use crate::model::{AppName, Build, BuildId, BuildState, Fingerprint, PublishedImage, Visible};
 
 /// Which builds to list: newest first.
 #[derive(Debug, Clone, Default)]
@@ -44,8 +42,7 @@ macro_rules! select_builds {
     ($rest:literal) => {
         concat!(
             "SELECT builds.id, apps.name AS app, builds.user, builds.reference, commit_sha, state, started_at_ms, \
-             running_at_ms, finished_at_ms, image, digest, tags_json, images_json, reason, push, key, old_sha, \
-             detached, generation, options_json, retry_of, superseded_by, cancelled_by \
+             running_at_ms, finished_at_ms, images_json, reason, push, key, old_sha, detached, generation, options_json, retry_of, superseded_by, cancelled_by \
              FROM builds JOIN apps ON apps.id = builds.app_id ",
             $rest
         )
@@ -64,9 +61,9 @@ impl Store {
         for build in builds {
             let inserted = sqlx::query(
                 "INSERT INTO builds (id, app_id, user, reference, commit_sha, state, started_at_ms, running_at_ms,
-                                     finished_at_ms, image, digest, tags_json, images_json, reason, push, key, old_sha,
-                                     detached, generation, options_json, retry_of, superseded_by, cancelled_by)
-                 SELECT ?, apps.id, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM apps
+                                     finished_at_ms, images_json, reason, push, key, old_sha, detached, generation,
+                                     options_json, retry_of, superseded_by, cancelled_by)
+                 SELECT ?, apps.id, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM apps
                  WHERE apps.name = ?",
             )
             .bind(build.id.as_str())
@@ -77,9 +74,6 @@ impl Store {
             .bind(build.started_at_ms)
             .bind(build.running_at_ms)
             .bind(build.finished_at_ms)
-            .bind(build.image.as_ref().map(ImageName::as_str))
-            .bind(build.digest.as_ref().map(Digest::as_str))
-            .bind(to_json("builds.tags_json", &build.tags)?)
             .bind(to_json("builds.images_json", &build.images)?)
             .bind(build.reason.as_deref())
             .bind(build.push.as_str())
@@ -129,20 +123,14 @@ impl Store {
     /// Closes a live build. One that ended is left as it is: `BuildEnded`. So each has one end.
     pub async fn finish_build(&self, id: &BuildId, end: &Finished) -> Result<()> {
         let statement = sqlx::query(
-            "UPDATE builds SET state = ?1, finished_at_ms = ?2, image = COALESCE(?3, image),
-                    digest = COALESCE(?4, digest), tags_json = CASE ?5 WHEN '[]' THEN tags_json ELSE ?5 END,
-                    images_json = CASE ?6 WHEN '[]' THEN images_json ELSE ?6 END,
-                    reason = ?7, superseded_by = ?8, cancelled_by = ?9
-             WHERE id = ?10 AND state IN ('queued', 'running')",
+            "UPDATE builds SET state = ?1, finished_at_ms = ?2,
+                    images_json = CASE ?3 WHEN '[]' THEN images_json ELSE ?3 END,
+                    reason = ?4, superseded_by = ?5, cancelled_by = ?6
+             WHERE id = ?7 AND state IN ('queued', 'running')",
         );
-        let first = end.images.first();
-        let tags = first.map(|image| image.tags.as_slice()).unwrap_or_default();
         let statement = statement
             .bind(end.state.as_str())
             .bind(end.at_ms)
-            .bind(first.map(|image| image.name.as_str()))
-            .bind(first.map(|image| image.digest.as_str()))
-            .bind(to_json("builds.tags_json", &tags)?)
             .bind(to_json("builds.images_json", &end.images)?)
             .bind(end.reason.as_deref())
             .bind(end.superseded_by.as_ref().map(BuildId::as_str))
@@ -278,13 +266,8 @@ fn granted_to(visible: &Visible) -> Option<&str> {
 
 fn build_of(row: &SqliteRow) -> Result<Build> {
     let optional = |column: &str| row.try_get::<Option<&str>, _>(column);
-    let image = optional("image")?.map(|text| parsed("builds.image", text)).transpose()?;
-    let digest = optional("digest")?.map(|text| parsed("builds.digest", text)).transpose()?;
-    let tags: Vec<Tag> = from_json("builds.tags_json", row.try_get("tags_json")?)?;
-    let mut images: Vec<PublishedImage> = from_json("builds.images_json", row.try_get("images_json")?)?;
-    if images.is_empty() {
-        images.extend(known_of_old(&image, &digest, &tags));
-    }
+    let images: Vec<PublishedImage> = from_json("builds.images_json", row.try_get("images_json")?)?;
+    let first = images.first();
     Ok(Build {
         id: parsed("builds.id", row.try_get("id")?)?,
         app: parsed("apps.name", row.try_get("app")?)?,
@@ -294,9 +277,9 @@ fn build_of(row: &SqliteRow) -> Result<Build> {
         state: parsed("builds.state", row.try_get("state")?)?,
         started_at_ms: row.try_get("started_at_ms")?,
         finished_at_ms: row.try_get("finished_at_ms")?,
-        image,
-        digest,
-        tags,
+        image: first.map(|image| image.name.clone()),
+        digest: first.map(|image| image.digest.clone()),
+        tags: first.map(|image| image.tags.clone()).unwrap_or_default(),
         images,
         reason: row.try_get("reason")?,
         running_at_ms: row.try_get("running_at_ms")?,
@@ -311,18 +294,5 @@ fn build_of(row: &SqliteRow) -> Result<Build> {
             .map(|text| parsed("builds.superseded_by", text))
             .transpose()?,
         cancelled_by: row.try_get("cancelled_by")?,
-    })
-}
-
-/// The image of a row that was written when rows held one, and nothing more of it.
-fn known_of_old(image: &Option<ImageName>, digest: &Option<Digest>, tags: &[Tag]) -> Option<PublishedImage> {
-    let (name, digest) = (image.clone()?, digest.clone()?);
-    Some(PublishedImage {
-        name,
-        digest,
-        form: None,
-        media_type: None,
-        platforms: Vec::new(),
-        tags: tags.to_vec(),
     })
 }

@@ -152,19 +152,12 @@ async fn note_published(tx: &mut Write, entry: &JournalEntry) -> Result<()> {
         if let Some(generation) = &one.generation {
             generations::publish(tx, &entry.app_id, generation, publication).await?;
         }
-        sqlx::query(
-            "UPDATE builds SET generation = COALESCE(?, generation), image = ?, digest = ?, tags_json = ?,
-                    images_json = ?
-             WHERE id = ?",
-        )
-        .bind(one.generation.as_ref().map(|generation| generation.number))
-        .bind(publication.image.as_str())
-        .bind(publication.digest.as_str())
-        .bind(to_json("builds.tags_json", &publication.tags)?)
-        .bind(to_json("builds.images_json", &images)?)
-        .bind(publication.build.as_str())
-        .execute(&mut **tx)
-        .await?;
+        sqlx::query("UPDATE builds SET generation = COALESCE(?, generation), images_json = ? WHERE id = ?")
+            .bind(one.generation.as_ref().map(|generation| generation.number))
+            .bind(to_json("builds.images_json", &images)?)
+            .bind(publication.build.as_str())
+            .execute(&mut **tx)
+            .await?;
     }
     Ok(())
 }

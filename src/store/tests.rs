@@ -282,6 +282,20 @@ async fn two_apps_never_share_an_image() {
     assert!(matches!(store.create_app(&blog, None).await, Err(StoreError::AppExists(_))));
 }
 
+/// An image, and another one below it.
+fn two_images(image: &ImageName) -> Vec<PublishedImage> {
+    let names = [image.clone(), name(&format!("{image}/web"))];
+    let published = |name| PublishedImage {
+        name,
+        digest: Digest::of(b"x"),
+        form: Some(Form::Index),
+        media_type: None,
+        platforms: Vec::new(),
+        tags: Vec::new(),
+    };
+    names.map(published).into()
+}
+
 #[tokio::test]
 async fn destroying_an_app_forgets_all_of_it_and_nothing_else() {
     let (_dir, store, shop) = store_with_app("shop").await;
@@ -294,14 +308,15 @@ async fn destroying_an_app_forgets_all_of_it_and_nothing_else() {
         store.put_ledger(&format!("{}/refs/heads/main", app.id), b"x", 1).await.unwrap();
         let record = build(app.name.as_str(), id);
         let image: ImageName = name(&format!("localhost:5000/{}", app.name));
-        store.create_build(&Build { image: Some(image.clone()), ..record.clone() }).await.unwrap();
+        store.create_build(&Build { images: two_images(&image), ..record.clone() }).await.unwrap();
         let event = Recorded { seq: 0, at_ms: 0, event: BuildEvent::Note { text: "hi".to_owned() } };
         store.append_events(&record.id, &[event]).await.unwrap();
         store.claim_tags(&app.id, &image, &record.reference, &[name("main")]).await.unwrap();
     }
     for (print, app) in [(&shop_print, "shop"), (&blog_print, "blog")] {
         let published = Published {
-            image: name(&format!("localhost:5000/{app}")),
+            // not the first of its build's images
+            image: name(&format!("localhost:5000/{app}/web")),
             commit: Sha::zero(),
             children_json: "[]".to_owned(),
         };
