@@ -25,7 +25,7 @@ pub use config::{BuildEntry, KoConfig};
 pub use errors::KoError;
 pub use extras::KoWishes;
 pub use facts::{Facts, GitFacts};
-pub use images::{Images, Input, images};
+pub use images::{Images, Input, Program, images};
 pub use resolving::resolved;
 pub use yaml::At;
 

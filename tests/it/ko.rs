@@ -59,6 +59,7 @@ fn planned_with(
         ssh: false,
         no_cache: false,
         pull: false,
+        program: None,
     })
 }
 

@@ -30,6 +30,8 @@ pub struct Compiler<'a> {
     pub project: &'a Project,
     pub auth: Arc<dyn AuthProvider>,
     pub lent: &'a Lent,
+    /// The builder's own.
+    pub platform: Platform,
     /// How many programs may be compiled at once.
     pub turns: Semaphore,
 }
@@ -38,7 +40,7 @@ impl Compiler<'_> {
     /// Compiles the program for all its targets: `out` gets a directory for each.
     pub async fn compile(&self, program: &KoImage, out: &Path) -> Result<(), Report> {
         let _turn = self.turns.acquire().await.map_err(|error| Report::internal(error.to_string()))?;
-        let builder = ko::platform(&self.platform().await?);
+        let builder = ko::platform(&self.platform);
         let graph = ko::compile(&program.compile, &program.program, &builder, false);
         let graph = graph.map_err(|error| Report::internal(format!("the build's graph: {error}")))?;
         let source = LocalDir::open(&self.project.source).map_err(|error| Report::user(error.to_string()))?;
@@ -61,14 +63,12 @@ impl Compiler<'_> {
             }
         }
     }
+}
 
-    /// The builder's own.
-    async fn platform(&self) -> Result<Platform, Report> {
-        let workers = self.client.workers().await?;
-        let native = workers
-            .iter()
-            .flat_map(|worker| &worker.platforms)
-            .find_map(|name| name.parse::<Platform>().ok());
-        native.ok_or_else(|| Report::new(Kind::Unavailable, "the builder names no platform of its own"))
-    }
+/// The builder's own platform, on which the compiler runs whatever it compiles for.
+pub async fn platform(client: &Client) -> Result<Platform, Report> {
+    let workers = client.workers().await?;
+    let native =
+        workers.iter().flat_map(|worker| &worker.platforms).find_map(|name| name.parse::<Platform>().ok());
+    native.ok_or_else(|| Report::new(Kind::Unavailable, "the builder names no platform of its own"))
 }

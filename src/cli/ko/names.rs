@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use crate::error::Report;
-use crate::kinds::{BUILD_CONFIG, KindError};
 use crate::model::Platform;
 
 /// `KEY=VALUE`s; a later one of the same key wins.
@@ -16,15 +15,16 @@ pub fn pairs(flag: &str, given: &[String]) -> Result<BTreeMap<String, String>, R
     given.iter().map(pair).collect()
 }
 
-/// An import path as the tree below the project's root has it. `below`: where the command was given, from there.
-pub fn import_path(given: &str, below: &str) -> Result<String, Report> {
+/// An import path as the tree below the project's root has it. `place`: where it stands, for messages; `below`: where the command
+/// was given, from the root.
+pub fn import_path(given: &str, place: &str, below: &str) -> Result<String, Report> {
     let path = given.strip_prefix("ko://").unwrap_or(given);
     if path.contains("...") {
-        return Err(Report::user(format!("{given} names several packages"))
+        return Err(Report::user(format!("{place} names several packages"))
             .hint("name each main package: ko takes patterns only where they come to one"));
     }
     if path.starts_with('/') {
-        return Err(Report::user(format!("{given} is an absolute path"))
+        return Err(Report::user(format!("{place} is an absolute path"))
             .hint("name main packages as ./cmd/app from here, or by their import paths"));
     }
     if !(path == "." || path == ".." || path.starts_with("./") || path.starts_with("../")) {
@@ -35,7 +35,7 @@ pub fn import_path(given: &str, below: &str) -> Result<String, Report> {
         match part {
             "" | "." => {}
             ".." if parts.pop().is_none() => {
-                return Err(Report::user(format!("{given} lies outside of the module"))
+                return Err(Report::user(format!("{place} lies outside of the module"))
                     .hint("change to its own directory"));
             }
             ".." => {}
@@ -43,15 +43,6 @@ pub fn import_path(given: &str, below: &str) -> Result<String, Report> {
         }
     }
     Ok(if parts.is_empty() { ".".to_owned() } else { format!("./{}", parts.join("/")) })
-}
-
-/// What is wrong with an import path, without the file of which the project makes it a part.
-pub fn as_given(error: KindError) -> Report {
-    let mut report = Report::from(error);
-    if let Some(rest) = report.message.strip_prefix(&format!("{BUILD_CONFIG}:1: ")) {
-        report.message = rest.to_owned();
-    }
-    report
 }
 
 /// What a base's entry is compiled for.
@@ -67,7 +58,7 @@ mod tests {
 
     #[test]
     fn import_paths_are_told_from_the_root() {
-        let of = |given: &str, below: &str| import_path(given, below).map_err(|report| report.message);
+        let of = |given: &str, below: &str| import_path(given, given, below).map_err(|report| report.message);
         for (given, below, path) in [
             (".", "", "."),
             ("./cmd/app/", "", "./cmd/app"),

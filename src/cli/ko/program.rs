@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::sync::Semaphore;
 
 use super::args::KoFlags;
-use super::compile::{Compiler, cache_namespace};
+use super::compile::{self, Compiler, cache_namespace};
 use super::deliver::{Deliver, Made};
 use super::facts::facts;
 use super::files::Worktree;
@@ -33,7 +33,7 @@ use crate::cli::build::screen::Screen;
 use crate::cli::serve::wiring;
 use crate::config::{self, Config, Environment, Layer};
 use crate::error::{Kind, Report};
-use crate::kinds::ko::{Facts, Input, KoConfig, images};
+use crate::kinds::ko::{Facts, Input, KoConfig, Program, images};
 use crate::model::{KoImage, Platform, SourceRules};
 use crate::registry::Registry;
 
@@ -110,6 +110,7 @@ impl<'a> Programs<'a> {
             project: &self.project,
             auth: Arc::new(self.docker_config()?),
             lent: &self.lent,
+            platform: compile::platform(&client).await?,
             turns: Semaphore::new(jobs.min(Semaphore::MAX_PERMITS)),
         };
         let work = async {
@@ -136,7 +137,7 @@ impl<'a> Programs<'a> {
     async fn all(&self, import_paths: &[String], compiler: &Compiler<'_>) -> Result<Vec<Made>, Report> {
         let mut paths: Vec<String> = Vec::new();
         for given in import_paths {
-            let path = names::import_path(given, &self.project.here_below)?;
+            let path = names::import_path(given, given, &self.project.here_below)?;
             if !paths.contains(&path) {
                 paths.push(path);
             }
@@ -144,17 +145,18 @@ impl<'a> Programs<'a> {
         try_join_all(paths.iter().map(|path| self.one(path, compiler))).await
     }
 
-    /// The whole import path of a program, under which it is built once whatever it is called; an error says why there is no
-    /// program to build.
-    pub fn find(&self, given: &str) -> Result<String, Report> {
-        let path = names::import_path(given, &self.project.here_below)?;
+    /// The whole import path of a program that is named at `place`, under which it is built once whatever it is called; an
+    /// error says why there is no program to build.
+    pub fn find(&self, given: &str, place: &str) -> Result<String, Report> {
+        let path = names::import_path(given, place, &self.project.here_below)?;
         let any = "linux/amd64".parse::<Platform>()?;
-        Ok(self.plan(&path, std::slice::from_ref(&any))?.compile.import_path)
+        let program = Program { path: &path, place };
+        Ok(self.plan(program, std::slice::from_ref(&any))?.compile.import_path)
     }
 
     /// The program as it is planned for these platforms.
-    fn plan(&self, import_path: &str, platforms: &[Platform]) -> Result<KoImage, Report> {
-        let tree = self.project.tree(import_path);
+    fn plan(&self, program: Program<'_>, platforms: &[Platform]) -> Result<KoImage, Report> {
+        let tree = self.project.tree();
         let namespace = cache_namespace(&self.project.source);
         let planned = images(&Input {
             tree: &tree,
@@ -167,8 +169,8 @@ impl<'a> Programs<'a> {
             ssh: self.lent.ssh(),
             no_cache: false,
             pull: false,
-        })
-        .map_err(names::as_given)?;
+            program: Some(program),
+        })?;
         let mut images = planned.images.into_iter();
         let mut image = images.next().ok_or_else(|| Report::internal("nothing was planned"))?;
         for target in &mut image.compile.targets {
@@ -212,7 +214,8 @@ impl<'a> Programs<'a> {
     }
 
     async fn one(&self, import_path: &str, compiler: &Compiler<'_>) -> Result<Made, Report> {
-        let tree = self.project.tree(import_path);
+        let tree = self.project.tree();
+        let asked = Program { path: import_path, place: import_path };
         let config = match self.project.has_config() {
             true => KoConfig::read(&tree, ".ko.yaml")?,
             false => KoConfig::default(),
@@ -220,14 +223,14 @@ impl<'a> Programs<'a> {
         let wanted = self.platforms(&config)?;
         // which base it is, is known before which platforms it has
         let any = "linux/amd64".parse::<Platform>()?;
-        let first = self.plan(import_path, std::slice::from_ref(&any))?;
+        let first = self.plan(asked, std::slice::from_ref(&any))?;
         let own = config.base_image_overrides.contains_key(&first.compile.import_path.to_lowercase());
         let named = self.environment.get("KO_DEFAULTBASEIMAGE").filter(|name| !name.is_empty() && !own);
         let base = base::resolve(&self.registry, named.unwrap_or(&first.base)).await?;
         let chosen = self.chosen(&base, &wanted).await?;
         let platforms: Result<Vec<Platform>, Report> =
             chosen.iter().map(|chosen| names::platform(&chosen.platform)).collect();
-        let program = self.plan(import_path, &platforms?)?;
+        let program = self.plan(asked, &platforms?)?;
         if program.compile.targets.len() != chosen.len() {
             let message = format!("the base image {} has one platform twice", base.reference);
             return Err(Report::user(message).hint("name the variant: linux/arm64/v8"));

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Environment;
 use crate::error::{Kind, Report};
-use crate::kinds::BUILD_CONFIG;
 use crate::model::{EntryKind, Tree, TreeEntry, TreeError};
 use crate::receive::DirTree;
 
@@ -61,14 +60,9 @@ impl Project {
         Ok(Self { root_below, here_below, source, root, config })
     }
 
-    /// The module's files, with `import_path` as what is to be built.
-    pub fn tree(&self, import_path: &str) -> ProjectTree {
-        let wishes = serde_json::json!({ "ko_config": { "import_path": import_path } });
-        ProjectTree {
-            files: DirTree::new(&self.root),
-            config: self.config.clone(),
-            wishes: wishes.to_string().into_bytes(),
-        }
+    /// The module's files, with ko's configuration as the environment has it.
+    pub fn tree(&self) -> ProjectTree {
+        ProjectTree { files: DirTree::new(&self.root), config: self.config.clone() }
     }
 
     pub fn has_config(&self) -> bool {
@@ -117,18 +111,15 @@ fn below(path: &Path, above: &Path) -> Result<String, Report> {
     rest.to_str().map(str::to_owned).ok_or_else(|| Report::user(format!("{} is not UTF-8", path.display())))
 }
 
-/// A module's files; ko's configuration and lemnos's own are what the command makes of them: what stands in
-/// build-config.yaml is for the server.
+/// A module's files; ko's configuration is what the command makes of it.
 pub struct ProjectTree {
     files: DirTree,
     config: Option<Vec<u8>>,
-    wishes: Vec<u8>,
 }
 
 impl ProjectTree {
     fn own(&self, path: &str) -> Option<Option<&Vec<u8>>> {
         match path {
-            BUILD_CONFIG => Some(Some(&self.wishes)),
             ".ko.yaml" => Some(self.config.as_ref()),
             ".ko.yml" => Some(None),
             _ => None,

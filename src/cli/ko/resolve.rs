@@ -76,11 +76,8 @@ fn read(programs: &Programs<'_>, text: &Text, selector: Option<&Selector>) -> Re
         if known.contains_key(&reference.text) {
             continue;
         }
-        let path = programs.find(&reference.text).map_err(|mut report| {
-            report.message =
-                format!("{}:{}: {}: {}", text.file, reference.line, reference.text, report.message);
-            report
-        })?;
+        let place = format!("{}:{}: {}", text.file, reference.line, reference.text);
+        let path = programs.find(&reference.text, &place)?;
         known.insert(reference.text.clone(), path);
     }
     Ok(Read { manifest, programs: known })

@@ -16,9 +16,9 @@ use super::recipe::{self, RECIPE};
 use super::reference;
 use super::yaml::At;
 use crate::kinds::errors::shown;
-use crate::kinds::{BUILD_CONFIG, KindError};
+use crate::kinds::{BUILD_CONFIG, By, KindError};
 use crate::model::tree::clean_path;
-use crate::model::{EntryKind, GoCompile, KoData, KoImage, Platform, SourceRules, Tree};
+use crate::model::{EntryKind, GoCompile, KoData, KoImage, Platform, SourceRules, Tree, TreeError};
 
 const LIMIT_CONFIG_BYTES: u64 = 64 * 1024;
 
@@ -38,6 +38,15 @@ pub struct Input<'a> {
     pub ssh: bool,
     pub no_cache: bool,
     pub pull: bool,
+    /// The one program that a command names; what build-config.yaml says is not asked then.
+    pub program: Option<Program<'a>>,
+}
+
+/// A program as it was named, and where: the place is for messages.
+#[derive(Debug, Clone, Copy)]
+pub struct Program<'a> {
+    pub path: &'a str,
+    pub place: &'a str,
 }
 
 /// The images, and what the pusher should know.
@@ -69,8 +78,13 @@ struct Plan<'a> {
 
 /// Every image of the tree.
 pub fn images(input: &Input<'_>) -> Result<Images, KindError> {
-    let text = input.tree.read(BUILD_CONFIG, LIMIT_CONFIG_BYTES)?.unwrap_or_default();
-    let wishes = KoWishes::parse(&String::from_utf8_lossy(&text))?;
+    let wishes = match input.program {
+        Some(_) => KoWishes::default(),
+        None => {
+            let text = input.tree.read(BUILD_CONFIG, LIMIT_CONFIG_BYTES)?.unwrap_or_default();
+            KoWishes::parse(&String::from_utf8_lossy(&text))?
+        }
+    };
     let config = read_config(input.tree, &wishes)?;
     let entries = entries(input.tree, &config)?;
     let platforms = platforms(input, &config)?;
@@ -93,11 +107,8 @@ pub fn images(input: &Input<'_>) -> Result<Images, KindError> {
 fn read_config(tree: &dyn Tree, wishes: &KoWishes) -> Result<KoConfig, KindError> {
     if let Some(said) = &wishes.config {
         let place = || format!("{BUILD_CONFIG}:{}", said.line);
-        let outside = |cause| KindError::Path {
-            by: crate::kinds::By::Config { line: said.line },
-            key: "ko_config.config",
-            cause,
-        };
+        let outside =
+            |cause| KindError::Path { by: By::Config { line: said.line }, key: "ko_config.config", cause };
         let path = clean_path(&said.value).map_err(outside)?;
         return match tree.entry(&path)?.map(|entry| entry.kind) {
             Some(EntryKind::Dir) => KoConfig::read(tree, &format!("{path}/.ko.yaml")),
@@ -228,8 +239,14 @@ impl Plan<'_> {
 
     /// The programs that get an image: the one that was named; all; the only one of `builds`; the only one of the tree.
     fn programs(&mut self) -> Result<Vec<Main>, KindError> {
+        if let Some(Program { path, place }) = self.input.program {
+            let why = |dir: &str, cause: TreeError| self.not_main(place, dir, cause.to_string());
+            return Ok(vec![self.named(path, place, why)?]);
+        }
         if let Some(said) = &self.wishes.import_path {
-            return Ok(vec![self.named(said)?]);
+            let by = By::Config { line: said.line };
+            let cause = |_: &str, cause| KindError::Path { by, key: "ko_config.import_path", cause };
+            return Ok(vec![self.named(&said.value, &by.to_string(), cause)?]);
         }
         let listed: Vec<(String, String)> = self
             .entries
@@ -263,17 +280,21 @@ impl Plan<'_> {
         Err(KoError::SeveralMains { dirs: found.into_iter().map(|main| main.dir).collect() }.into())
     }
 
-    /// The program of `./cmd/app` or of a whole import path.
-    fn named(&self, said: &At<String>) -> Result<Main, KindError> {
-        let place = format!("{BUILD_CONFIG}:{}", said.line);
-        let text = said.value.strip_prefix("ko://").unwrap_or(&said.value);
+    fn not_main(&self, place: &str, dir: &str, why: String) -> KindError {
+        let (place, dir) = (place.to_owned(), dir.to_owned());
+        KoError::NotMain { place, dir, platform: self.first_platform(), why }.into()
+    }
+
+    /// The program of `./cmd/app` or of a whole import path, that stands at `place`.
+    fn named(
+        &self,
+        path: &str,
+        place: &str,
+        outside: impl Fn(&str, TreeError) -> KindError,
+    ) -> Result<Main, KindError> {
+        let text = path.strip_prefix("ko://").unwrap_or(path);
         if text == "." || text.starts_with("./") {
-            let cause = |cause| KindError::Path {
-                by: crate::kinds::By::Config { line: said.line },
-                key: "ko_config.import_path",
-                cause,
-            };
-            return self.main(&clean_path(text).map_err(cause)?, &place);
+            return self.main(&clean_path(text).map_err(|cause| outside(text, cause))?, place);
         }
         let mut modules = mains::modules(self.input.tree)?;
         for entry in &self.entries {
@@ -289,11 +310,11 @@ impl Plan<'_> {
             };
             if let Some(inside) = inside {
                 let dir = format!("{}/{inside}", module.dir);
-                return self.main(dir.trim_matches('/'), &place);
+                return self.main(dir.trim_matches('/'), place);
             }
         }
         let why = format!("no module of the tree has {:?}; directories are written ./cmd/app", shown(text));
-        Err(KoError::NotMain { place, dir: text.to_owned(), platform: self.first_platform(), why }.into())
+        Err(self.not_main(place, text, why))
     }
 
     fn image(&self, program: &Main) -> Result<KoImage, KindError> {

@@ -30,6 +30,7 @@ pub(super) fn plan(input: &PlanInput<'_>, wishes: &Wishes) -> Result<Draft, Kind
         ssh: input.secrets.ssh,
         no_cache: input.options.no_cache,
         pull: input.options.rebuild,
+        program: None,
     })?;
     if found.images.len() > LIMIT_IMAGES {
         return Err(KoError::TooManyImages { found: found.images.len(), limit: LIMIT_IMAGES }.into());
