@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::receive::{Repositories, refs};
@@ -74,11 +75,18 @@ pub struct Housekeeper {
     settings: Settings,
     /// When a repository was last worked on, well or not: one that fails is not tried at every round.
     tried: HashMap<String, Instant>,
+    /// Counts the crowds after whom it was tidied.
+    gathered: watch::Sender<u64>,
 }
 
 impl Housekeeper {
     pub fn new(store: Store, repositories: Repositories, settings: Settings) -> Self {
-        Self { store, repositories, settings, tried: HashMap::new() }
+        Self { store, repositories, settings, tried: HashMap::new(), gathered: watch::Sender::new(0) }
+    }
+
+    /// Wakes whenever what a crowd of pushes left was looked after, well or not.
+    pub fn gathered(&self) -> watch::Receiver<u64> {
+        self.gathered.subscribe()
     }
 
     pub fn thresholds_mut(&mut self) -> &mut Thresholds {
@@ -111,6 +119,7 @@ impl Housekeeper {
                 }
             }
         }
+        self.gathered.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     fn upkeep<'a>(&'a self, id: &'a str) -> Upkeep<'a> {

@@ -117,7 +117,7 @@ async fn what_a_crowd_of_pushes_leaves_is_gathered_at_once() {
     let clone = Clone::with_commit().await;
     let mut keeper = Keeper::of(&server.repositories).await;
     keeper.housekeeper.thresholds_mut().pushes = 3;
-    let stop = CancellationToken::new();
+    let (stop, mut gathered) = (CancellationToken::new(), keeper.housekeeper.gathered());
     let running = tokio::spawn(keeper.housekeeper.run(stop.clone()));
 
     let loose = |repository: &Path| {
@@ -129,12 +129,9 @@ async fn what_a_crowd_of_pushes_leaves_is_gathered_at_once() {
         clone.commit("file", branch).await;
         assert!(clone.push(&server, &[&format!("HEAD:refs/heads/{branch}")]).await.0);
     }
-    let gathered = async {
-        while loose(&repository) > 0 || repository.join("refs/heads/three").exists() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, gathered).await.expect("it is not gathered");
+    tokio::time::timeout(PATIENCE, gathered.changed()).await.expect("it is not gathered").unwrap();
+    assert_eq!(loose(&repository), 0);
+    assert!(!repository.join("refs/heads/three").exists());
     assert_whole(&repository).await;
     let refs = on(&repository, &["for-each-ref", "--format=%(refname)", "refs/heads"]).await.1;
     assert_eq!(refs, "refs/heads/one\nrefs/heads/three\nrefs/heads/two");
