@@ -95,13 +95,10 @@ impl Shop {
     fn same(&self, args: &[&str]) -> Vec<Value> {
         let (kos, ours) = (self.ko(args), self.lemnos(args));
         assert_eq!(ours.lines().count(), kos.lines().count(), "{ours}{kos}");
-        let seen = |printed: &str| {
-            let place = printed.split('@').next().unwrap();
-            let tagged = place.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'));
-            let repository = tagged.map_or(place, |(repository, _)| repository).to_owned();
-            Depot { repository }.seen(printed.to_owned())
-        };
-        let pairs = kos.lines().zip(ours.lines());
+        let seen = |printed: &str| Depot { repository: repository(printed) }.seen(printed.to_owned());
+        // ko prints in no order
+        let of_ko = |ours: &str| kos.lines().find(|kos| repository(kos) == repository(ours));
+        let pairs = ours.lines().map(|ours| (of_ko(ours).unwrap_or_else(|| panic!("{ours}\n{kos}")), ours));
         pairs
             .map(|(kos, ours)| {
                 let (kos, ours) = (seen(kos), seen(ours));
@@ -117,6 +114,13 @@ impl Shop {
             })
             .collect()
     }
+}
+
+/// Of a printed reference, the part before tag and digest.
+fn repository(printed: &str) -> String {
+    let place = printed.split('@').next().unwrap();
+    let tagged = place.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'));
+    tagged.map_or(place, |(repository, _)| repository).to_owned()
 }
 
 /// Where two layers part, with what stands there: a program's build settings are text.
@@ -435,11 +439,9 @@ fn references_in_yaml_are_replaced_where_ko_replaces_them() {
     let path = shop.dir.path().join("app.yaml");
     std::fs::write(&path, &file).unwrap();
     let printed = shop.ko(&["./web", "./job"]);
-    let mut printed = printed.lines().map(str::to_owned);
-    let images = BTreeMap::from([
-        (web.to_owned(), printed.next().unwrap()),
-        (job.to_owned(), printed.next().unwrap()),
-    ]);
+    // ko prints in no order
+    let image = |program: &str| printed.lines().find(|line| line.contains(program)).unwrap().to_owned();
+    let images = BTreeMap::from([(web.to_owned(), image("/web-")), (job.to_owned(), image("/job-"))]);
     let path = path.to_str().unwrap();
     for selector in ["", "app=web", "app in (web,job),tier!=front", "!app", "tier"] {
         let mut args = vec!["resolve", "-f", path];
