@@ -103,7 +103,6 @@ impl Store {
 
     async fn open_with(data_dir: &Path, busy_timeout: Duration) -> Result<Self> {
         let path = data_dir.join(FILE_NAME);
-        let opened = |result| error::opening(&path, result);
         // two processes that open a fresh file at once must not both migrate it; the lock goes with the handle
         let _migrating = lock_directory(data_dir.to_owned()).await?;
         private_file(&path)?;
@@ -111,11 +110,20 @@ impl Store {
             .filename(&path)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            // decided when the file is made: pages that are free can be given back
-            .auto_vacuum(SqliteAutoVacuum::Incremental)
             .foreign_keys(true)
             .busy_timeout(busy_timeout);
-        let pool = opened(
+        {
+            // decided when the file is made: pages that are free can be given back. For this connection only, as
+            // SQLite writes that into the file each time: every later connection would wait for a writer
+            let first = options.clone().auto_vacuum(SqliteAutoVacuum::Incremental);
+            let first = SqlitePoolOptions::new().max_connections(1).connect_with(first).await;
+            let first = error::opening(&path, first)?;
+            let migrated = MIGRATIONS.run(&first).await;
+            first.close().await;
+            migrated.map_err(|cause| error::migrating(&path, cause))?;
+        }
+        let pool = error::opening(
+            &path,
             SqlitePoolOptions::new()
                 .max_connections(MAX_CONNECTIONS)
                 .acquire_timeout(busy_timeout + Duration::from_secs(25))
@@ -127,10 +135,6 @@ impl Store {
                 .connect_with(options)
                 .await,
         )?;
-        if let Err(cause) = MIGRATIONS.run(&pool).await {
-            pool.close().await;
-            return Err(error::migrating(&path, cause));
-        }
         let (turn, build_changes) = (Arc::default(), watch::Sender::new(0));
         let (login_changes, data_dir) = (Default::default(), data_dir.to_owned());
         let audit_changes = watch::Sender::new(0);

@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
+use sqlx::Executor as _;
+
 use super::*;
 use crate::event::{BuildEvent, Recorded};
 use crate::model::{
@@ -70,6 +72,27 @@ async fn two_processes_may_open_a_fresh_directory_at_once() {
     a.unwrap();
     b.unwrap();
     c.unwrap();
+}
+
+/// Setting `auto_vacuum` writes to the file, so that each new connection of readers waited for the write lock.
+#[tokio::test]
+async fn readers_do_not_wait_for_another_process_that_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open_with(dir.path(), std::time::Duration::from_millis(50)).await.unwrap();
+    let mode: i64 = sqlx::query_scalar("PRAGMA auto_vacuum").fetch_one(store.pool()).await.unwrap();
+    assert_eq!(mode, 2, "incremental");
+    let options = SqliteConnectOptions::new().filename(dir.path().join(FILE_NAME));
+    let mut other = SqliteConnection::connect_with(&options).await.unwrap();
+    other.execute("BEGIN IMMEDIATE").await.unwrap();
+    // as many as the pool makes
+    let mut readers = Vec::new();
+    for _ in 0..MAX_CONNECTIONS {
+        let mut reader = store.pool().acquire().await.unwrap();
+        let apps: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM apps").fetch_one(&mut *reader).await.unwrap();
+        assert_eq!(apps, 0);
+        readers.push(reader);
+    }
 }
 
 #[tokio::test]
