@@ -3,12 +3,13 @@
 //! Neither follows a symbolic link, not in the middle of a path either; neither reads a blob before its length is known.
 //! Must not check anything out, and must not trust the repository's own configuration for more than its object format.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{Dir, FileType, Mode, OFlags};
 
@@ -38,10 +39,59 @@ pub struct CommitInfo {
     pub subject: String,
 }
 
+/// What stands in a directory, by the bytes of the names.
+type Nodes = Arc<[(Vec<u8>, git2::Oid, EntryKind)]>;
+
+/// More entries of directories are not kept.
+const KEPT_ENTRIES: usize = 200_000;
+
+/// A repository, and the directories that were read of it: whoever looks at paths goes through the same ones each time.
+struct Objects {
+    repository: git2::Repository,
+    dirs: HashMap<git2::Oid, Nodes>,
+    kept: usize,
+}
+
+impl Objects {
+    fn dir(&mut self, id: git2::Oid) -> Result<Nodes, git2::Error> {
+        if let Some(known) = self.dirs.get(&id) {
+            return Ok(known.clone());
+        }
+        let tree = self.repository.find_tree(id)?;
+        let nodes = tree.iter().map(|e| (e.name_bytes().to_vec(), e.id(), kind_of(e.filemode())));
+        let mut nodes: Vec<_> = nodes.collect();
+        // git sorts a directory as if its name ended in '/'
+        nodes.sort_by(|a, b| a.0.cmp(&b.0));
+        let nodes: Nodes = nodes.into();
+        self.kept += nodes.len();
+        if self.kept <= KEPT_ENTRIES {
+            self.dirs.insert(id, nodes.clone());
+        }
+        Ok(nodes)
+    }
+
+    /// The object at a clean path below `root`: its id and kind; directories only in the middle.
+    fn find(&mut self, root: git2::Oid, path: &str) -> Result<Option<(git2::Oid, EntryKind)>, git2::Error> {
+        let mut at = (root, EntryKind::Dir);
+        for part in path.split('/').filter(|p| !p.is_empty()) {
+            if at.1 != EntryKind::Dir {
+                return Ok(None);
+            }
+            let nodes = self.dir(at.0)?;
+            let Ok(place) = nodes.binary_search_by(|(name, ..)| name.as_slice().cmp(part.as_bytes())) else {
+                return Ok(None);
+            };
+            let Some((_, id, kind)) = nodes.get(place) else { return Ok(None) };
+            at = (*id, *kind);
+        }
+        Ok(Some(at))
+    }
+}
+
 /// The tree of one commit.
 pub struct CommitTree {
     // libgit2's handle is not for two threads at once
-    repository: Mutex<git2::Repository>,
+    objects: Mutex<Objects>,
     root: git2::Oid,
     info: CommitInfo,
 }
@@ -84,7 +134,8 @@ impl CommitTree {
             commit: id.to_string(),
             cause,
         })?;
-        Ok(Self { repository: Mutex::new(repository), root, info })
+        let objects = Objects { repository, dirs: HashMap::new(), kept: 0 };
+        Ok(Self { objects: Mutex::new(objects), root, info })
     }
 
     pub fn commit_info(&self) -> &CommitInfo {
@@ -99,73 +150,49 @@ impl CommitTree {
     fn with<T>(
         &self,
         path: &str,
-        read: impl FnOnce(&git2::Repository) -> Result<T, git2::Error>,
+        read: impl FnOnce(&mut Objects) -> Result<T, git2::Error>,
     ) -> Result<T, TreeError> {
-        let repository = self.repository.lock().unwrap_or_else(PoisonError::into_inner);
-        read(&repository)
+        let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        read(&mut objects)
             .map_err(|e| TreeError::Read { path: path.to_owned(), cause: e.message().to_owned() })
-    }
-
-    /// The object at a clean path: its id and kind; directories only in the middle.
-    fn find(
-        &self,
-        repository: &git2::Repository,
-        path: &str,
-    ) -> Result<Option<(git2::Oid, EntryKind)>, git2::Error> {
-        let mut at = (self.root, EntryKind::Dir);
-        for part in path.split('/').filter(|p| !p.is_empty()) {
-            if at.1 != EntryKind::Dir {
-                return Ok(None);
-            }
-            let tree = repository.find_tree(at.0)?;
-            let Some(entry) = tree.get_name(part) else { return Ok(None) };
-            at = (entry.id(), kind_of(entry.filemode()));
-        }
-        Ok(Some(at))
     }
 }
 
 impl Tree for CommitTree {
     fn entry(&self, path: &str) -> Result<Option<TreeEntry>, TreeError> {
         let path = clean_path(path)?;
-        let found = self.with(&path, |repository| self.find(repository, &path))?;
+        let found = self.with(&path, |objects| objects.find(self.root, &path))?;
         let name = path.rsplit('/').next().unwrap_or("").to_owned();
         Ok(found.map(|(oid, kind)| TreeEntry { name, kind, id: sha(oid) }))
     }
 
     fn list(&self, path: &str) -> Result<Vec<TreeEntry>, TreeError> {
         let path = clean_path(path)?;
-        self.with(&path, |repository| {
-            let Some((oid, EntryKind::Dir)) = self.find(repository, &path)? else { return Ok(Vec::new()) };
-            let tree = repository.find_tree(oid)?;
-            // git sorts a directory as if its name ended in '/'
-            let mut entries: Vec<_> =
-                tree.iter().map(|e| (e.name_bytes().to_vec(), e.id(), e.filemode())).collect();
-            entries.sort_by(|a, b| a.0.cmp(&b.0));
-            Ok(entries
-                .into_iter()
-                .map(|(name, oid, mode)| TreeEntry {
-                    name: String::from_utf8_lossy(&name).into_owned(),
-                    kind: kind_of(mode),
-                    id: sha(oid),
-                })
-                .collect())
+        self.with(&path, |objects| {
+            let Some((oid, EntryKind::Dir)) = objects.find(self.root, &path)? else { return Ok(Vec::new()) };
+            let entry = |(name, oid, kind): &(Vec<u8>, git2::Oid, EntryKind)| TreeEntry {
+                name: String::from_utf8_lossy(name).into_owned(),
+                kind: *kind,
+                id: sha(*oid),
+            };
+            Ok(objects.dir(oid)?.iter().map(entry).collect())
         })
     }
 
     fn read(&self, path: &str, limit_bytes: u64) -> Result<Option<Vec<u8>>, TreeError> {
         let path = clean_path(path)?;
-        let oid = match self.with(&path, |repository| self.find(repository, &path))? {
+        let oid = match self.with(&path, |objects| objects.find(self.root, &path))? {
             None => return Ok(None),
             Some((oid, EntryKind::File { .. })) => oid,
             Some((_, EntryKind::Symlink)) => return Err(TreeError::Symlink { path }),
             Some(_) => return Err(TreeError::NotAFile { path }),
         };
-        let size_bytes = self.with(&path, |repository| Ok(repository.odb()?.read_header(oid)?.0))? as u64;
+        let size_bytes =
+            self.with(&path, |objects| Ok(objects.repository.odb()?.read_header(oid)?.0))? as u64;
         if size_bytes > limit_bytes {
             return Err(TreeError::TooLarge { path, size_bytes, limit_bytes });
         }
-        self.with(&path, |repository| Ok(repository.find_blob(oid)?.content().to_vec())).map(Some)
+        self.with(&path, |objects| Ok(objects.repository.find_blob(oid)?.content().to_vec())).map(Some)
     }
 }
 
