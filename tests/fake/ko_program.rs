@@ -159,7 +159,7 @@ impl Base {
 
 fn gzipped(bytes: &[u8]) -> Vec<u8> {
     use std::io::Write;
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
     gzip.write_all(bytes).unwrap();
     gzip.finish().unwrap()
 }
