@@ -25,7 +25,7 @@ use crate::failpoint::Point;
 use crate::metrics::{self, Stage};
 use crate::model::{BuildPlan, Digest, Form, ImagePlan, KoImage, Platform, Publication};
 use crate::solve::context::GitContext;
-use crate::solve::ko::{GIT, SOURCE, compile};
+use crate::solve::ko::{GIT, SOURCE, WithGitDir, compile};
 use crate::solve::{DirSource, FileGraph, FileSolve};
 use layers::Compiled;
 use pins::Pins;
@@ -103,7 +103,7 @@ impl Pipeline {
         let git = pins.git.clone();
         let served = move |source: &GitContext| {
             Ok(Dirs::from([
-                (SOURCE.to_owned(), Arc::new(source.clone()) as Arc<dyn DirSource>),
+                (SOURCE.to_owned(), Arc::new(WithGitDir(source.clone())) as Arc<dyn DirSource>),
                 (GIT.to_owned(), git),
             ]))
         };

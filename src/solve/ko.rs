@@ -1,13 +1,17 @@
 //! A Go program's compile as one LLB graph: every target beside the others, on the builder's own platform, nothing emulated.
 //!
 //! Equal inputs give equal bytes. The result holds a directory for each target (`linux_arm_v7/NAME`) and nothing else, for a
-//! local export. The source lies at `/src` with its `.git`, as `go` writes the commit into programs. Each run has an
+//! local export. The source lies at `/src`, and its `.git` in it, as `go` writes the commit into programs. Each run has an
 //! environment that is said whole; caches are the ref's own.
 
+use std::io::Read;
+use std::sync::Arc;
+
 use crate::buildkit::llb::{
-    CacheSharing, Constraints, Copy, Definition, FileActions, Image, LlbError, Local, MakeDir, Mount,
-    Platform, ResolveMode, Run, Secret, Ssh, State, merge,
+    CacheSharing, Constraints, Definition, FileActions, Image, LlbError, Local, MakeDir, Mount, Platform,
+    ResolveMode, Run, Secret, Ssh, State, merge,
 };
+use crate::buildkit::session::filesync::{DirSource, Entry, SourceError, mode};
 use crate::model::{GoCompile, GoTarget};
 
 /// The names under which the session serves what is compiled.
@@ -31,7 +35,7 @@ pub fn compile(
     has_git: bool,
 ) -> Result<Definition, LlbError> {
     let toolchain = toolchain(compile, builder);
-    let source = source(has_git);
+    let source = Source::of(has_git);
     let built = compile.targets.iter().map(|target| build(compile, program, target, &toolchain, &source));
     let built: Vec<State> = built.collect();
     // laid on top of each other, as they share no name: copies of programs take longer than that
@@ -46,22 +50,53 @@ fn toolchain(compile: &GoCompile, builder: &Platform) -> State {
     Image::new(&compile.toolchain).resolve_mode(mode).platform(builder.clone()).state()
 }
 
-/// The tree, and in it what git knows of it.
-fn source(has_git: bool) -> State {
-    let named = |text: &str| Constraints::new().custom_name(text);
-    let tree =
-        Local::new(SOURCE).shared_key_hint(SOURCE).constraints(named("[source] the commit's files")).state();
-    if !has_git {
-        return tree;
+/// The tree, and what git knows of it.
+struct Source {
+    tree: State,
+    git: Option<State>,
+}
+
+impl Source {
+    fn of(has_git: bool) -> Self {
+        let local = |name: &str, text: &str| {
+            let named = Constraints::new().custom_name(format!("[source] {text}"));
+            Local::new(name).shared_key_hint(name).constraints(named).state()
+        };
+        let git = has_git.then(|| local(GIT, "the commit's history"));
+        Self { tree: local(SOURCE, "the commit's files"), git }
     }
-    let git =
-        Local::new(GIT).shared_key_hint(GIT).constraints(named("[source] the commit's history")).state();
-    let copy = Copy::new(&git, "/", "/.git").contents_only().create_target_path();
-    tree.file(FileActions::new().copy(copy), named("[source] .git"))
+
+    /// Mounted, never laid on top of each other: the daemon would keep nothing of a directory on which something lies, and
+    /// ask for all of it each time.
+    fn mounted(&self, run: Run) -> Run {
+        let run = run.mount(Mount::bind(SRC, &self.tree).readonly());
+        match &self.git {
+            Some(git) => run.mount(Mount::bind(format!("{SRC}/.git"), git).readonly()),
+            None => run,
+        }
+    }
+}
+
+/// A commit's files with an empty directory where its history is mounted: a step cannot make one in what it may not change.
+pub struct WithGitDir<D>(pub D);
+
+impl<D: DirSource> DirSource for WithGitDir<D> {
+    fn entries(&self) -> Result<Arc<[Entry]>, SourceError> {
+        let mut entries = self.0.entries()?.to_vec();
+        let first = |entry: &Entry| entry.path.split(|b| *b == b'/').next().unwrap_or_default().to_vec();
+        let place = entries.partition_point(|entry| first(entry).as_slice() < b".git".as_slice());
+        let dir = Entry { path: b".git".to_vec(), mode: mode::DIR | 0o755, ..Entry::default() };
+        entries.insert(place, dir);
+        Ok(entries.into())
+    }
+
+    fn open(&self, entry: &Entry) -> Result<Box<dyn Read + Send>, SourceError> {
+        self.0.open(entry)
+    }
 }
 
 /// What one `go build` leaves: the target's directory with the program in it.
-fn build(compile: &GoCompile, program: &str, target: &GoTarget, toolchain: &State, source: &State) -> State {
+fn build(compile: &GoCompile, program: &str, target: &GoTarget, toolchain: &State, source: &Source) -> State {
     let mut args = vec!["go".to_owned()];
     args.extend(target.args.iter().cloned());
     let directory = target.directory();
@@ -79,7 +114,7 @@ fn build(compile: &GoCompile, program: &str, target: &GoTarget, toolchain: &Stat
     for (name, value) in &target.env {
         run = run.env(name, value);
     }
-    run = run.mount(Mount::bind(SRC, source).readonly()).mount(Mount::bind(OUT, &out));
+    run = source.mounted(run).mount(Mount::bind(OUT, &out));
     for (variable, name) in [("GOCACHE", "go-build"), ("GOMODCACHE", "go-modules")] {
         // Go's caches are made for several at once; somewhere else is wherever the app said
         if let Some((_, path)) =

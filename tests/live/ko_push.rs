@@ -274,6 +274,22 @@ fn every_main_becomes_an_image_below_the_app_s_with_what_the_file_asks_for() {
     assert_eq!(house.digest("tools/a", "main").unwrap(), before);
 }
 
+/// A directory on which something is laid would be asked for whole each time.
+#[test]
+fn of_a_commit_only_what_has_changed_is_sent_to_the_builder() {
+    let house = house("ko-sent");
+    house.app("hello");
+    let data = "some data\n".repeat(300_000);
+    let work = house.repository("hello", &[("go.mod", MODULE), ("main.go", SMALL), ("data/text", &data)]);
+    house.push(&work, &["main"]).succeeded().shows("transferring source 3.0 MB");
+    house.commit(&work, &[("main.go", &SMALL.replace("main()", "main( )"))], "changed");
+    house
+        .push(&work, &["main"])
+        .succeeded()
+        .shows("go build example.com/hello")
+        .hides("transferring source 3");
+}
+
 #[test]
 fn a_platform_that_the_base_lacks_is_refused_before_anything_is_compiled() {
     let house = house("ko-lacks");
