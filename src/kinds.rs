@@ -4,6 +4,7 @@
 //! anywhere; files are seen through `model::Tree` only. Must not touch a network, a clock or the environment, and must
 //! not decide names of images, tags or annotations (that is `plan`).
 
+mod attest;
 mod build_config;
 pub mod dockerfile;
 mod errors;
@@ -17,6 +18,8 @@ use crate::model::{
     RefName, Sha, SourcePolicy, SourceRules, Tree, Work,
 };
 
+pub use attest::attest_attrs;
+use attest::{attestations, provenance};
 pub use build_config::{BUILD_CONFIG, BuildConfig};
 use dockerfile::cache_namespace;
 pub use dockerfile::{default_frontends, dockerfile_attrs};

@@ -16,6 +16,7 @@ mod scratch;
 mod secrets;
 mod sources;
 mod spin;
+mod statements;
 
 use std::path::PathBuf;
 use std::sync::Arc;

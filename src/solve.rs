@@ -12,6 +12,7 @@ mod pool;
 mod progress;
 mod secrets;
 pub mod spin;
+mod statements;
 
 pub use crate::buildkit::session::filesync::{DirSource, Entry as DirEntry, mode};
 pub use assign::{Capacity, Group, Unserved, assign};
@@ -19,3 +20,4 @@ pub use auth::RegistryAuth;
 pub use failure::{FailedSolve, shorten};
 pub use pool::{BuilderConfig, CHECK_EVERY, ContextDirs, FileGraph, FileSolve, Part, Pool};
 pub use secrets::BuildSecrets;
+pub use statements::Statements;

@@ -21,6 +21,7 @@
 //! 6. SBOMs: [`image_sbom`] per image, [`index_sbom`] for the index; each as [`referrer`] (pushed by digest) or [`tagged`]
 //!    (pushed as [`sbom_tag`]).
 
+mod attachment;
 mod base;
 mod build_info;
 mod capabilities;
@@ -36,6 +37,7 @@ mod spdx;
 mod tar;
 mod time;
 
+pub use attachment::{Attachment, IN_TOTO, statement};
 pub use base::{BaseImage, BaseIndex, Descriptor, config_digest};
 pub use build_info::{BuildInfo, Module};
 pub use capabilities::Capabilities;
@@ -48,7 +50,7 @@ pub use layer::{APP_DIRECTORY, DEBUGGER, Layer, app_name, binary_tar, compress, 
 pub use naming::{Naming, printed};
 pub use platform::{BasePlatform, Platforms, Wanted};
 pub use reference::BaseReference;
-pub use sbom::{Attachment, referrer, sbom_tag, tagged};
+pub use sbom::{referrer, sbom_tag, tagged};
 pub use spdx::{image_sbom, index_sbom};
 pub use time::Epoch;
 

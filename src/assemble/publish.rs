@@ -3,6 +3,7 @@
 //! The base's layers are mounted where registry and base are one, else copied as they are. No tag is touched here but the
 //! one that OCI's distribution spec has clients keep for registries that list no referrers, and ko's of an SBOM.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use futures::future::try_join_all;
@@ -10,7 +11,7 @@ use futures::future::try_join_all;
 use super::AssembleError;
 use super::base::Base;
 use super::ko::{self, Attachment, BaseImage, Document, Image, Layer};
-use crate::model::{Digest, ImageName, Tag};
+use crate::model::{Digest, ImageName, Predicate, Tag};
 use crate::registry::{BlobSource, Registry};
 
 /// A layer that stands in a file here.
@@ -79,6 +80,17 @@ pub struct Statement {
 }
 
 impl Statement {
+    /// What a builder said of a build, of one of the images or artifacts that came of it.
+    pub fn in_toto(
+        predicate: &Predicate,
+        name: &ImageName,
+        all: &[Digest],
+        subject: (&str, u64, &Digest),
+    ) -> Self {
+        let attachment = ko::statement(predicate, name, all, subject);
+        Self { attachment, subject: subject.2.clone(), tag: None }
+    }
+
     /// An SBOM as a referrer, and where that is asked for under ko's tag, too.
     pub fn sbom(document: Vec<u8>, subject: &Document, tagged: bool) -> Vec<Self> {
         let about = subject.digest.clone();
@@ -112,19 +124,29 @@ pub async fn content(
     Ok(())
 }
 
-/// Has statements found, of images that stand there with their content; of each image at most one is a referrer.
+/// Has statements found, of images that stand there with their content.
 pub async fn attach(
     registry: &Registry,
     name: &ImageName,
     statements: &[Statement],
 ) -> Result<(), AssembleError> {
-    try_join_all(statements.iter().map(async |statement| {
-        let manifest = &statement.attachment.manifest;
-        let bytes = manifest.bytes.clone();
-        match &statement.tag {
-            Some(tag) => registry.put_manifest(name, &tag.clone().into(), &manifest.media_type, bytes).await,
-            None => registry.put_referrer(name, &statement.subject, bytes).await,
+    // one after the other of each image: where the registry lists no referrers, they share a list
+    let mut places: BTreeMap<(&Digest, Option<&Tag>), Vec<&Document>> = BTreeMap::new();
+    for statement in statements {
+        let place = (&statement.subject, statement.tag.as_ref());
+        places.entry(place).or_default().push(&statement.attachment.manifest);
+    }
+    try_join_all(places.into_iter().map(async |((subject, tag), manifests)| {
+        for manifest in manifests {
+            let bytes = manifest.bytes.clone();
+            match tag {
+                Some(tag) => {
+                    registry.put_manifest(name, &tag.clone().into(), &manifest.media_type, bytes).await?
+                }
+                None => registry.put_referrer(name, subject, bytes).await?,
+            };
         }
+        Ok::<_, AssembleError>(())
     }))
     .await?;
     Ok(())

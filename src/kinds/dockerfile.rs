@@ -12,19 +12,18 @@ mod frontend;
 mod mounts;
 mod recipe;
 
-use std::collections::BTreeMap;
-
 pub use attrs::dockerfile_attrs;
 pub(super) use mounts::cache_namespace;
 use recipe::RECIPE;
 pub use recipe::default_frontends;
 
 use super::errors::shown;
-use super::{By, Draft, DraftImage, Kind, KindError, PlanInput, Said, Verdict, Wishes, arguments};
+use super::{
+    By, Draft, DraftImage, Kind, KindError, PlanInput, Said, Verdict, Wishes, arguments, attestations,
+};
 use crate::model::closest::closest;
 use crate::model::{
-    Attest, Attestations, CacheTags, Digest, EntryKind, KindName, LayerCache, Platform, Provenance, Sbom,
-    SolveSpec, Tag, Tree, TreeError, Work,
+    CacheTags, Digest, EntryKind, KindName, LayerCache, Platform, SolveSpec, Tag, Tree, TreeError, Work,
 };
 use crate::plan::tags;
 
@@ -124,38 +123,6 @@ fn layer_cache_tags(input: &PlanInput<'_>) -> CacheTags {
     let mut imports: Vec<Tag> = own.iter().chain(&main).cloned().collect();
     imports.dedup();
     CacheTags { export: own.filter(|_| !input.options.dry_try), imports }
-}
-
-/// What the settings ask for, with the generator that is to be used.
-fn attestations(
-    input: &PlanInput<'_>,
-    build_args: &BTreeMap<String, String>,
-) -> Result<Attestations, KindError> {
-    let Attest { provenance, sbom } = input.settings.attest.clone();
-    if provenance == Some(Provenance::Max)
-        && let Some((name, _)) = build_args.iter().find(|(_, value)| has_password(value))
-    {
-        return Err(KindError::PasswordInArg { name: name.clone() });
-    }
-    let sbom = match sbom {
-        None => None,
-        Some(Sbom::By(generator)) => Some(generator),
-        Some(Sbom::Configured) => Some(input.sbom_generator.cloned().ok_or(KindError::NoGenerator)?),
-    };
-    if let Some(generator) = &sbom
-        && let Some(refusal) = input.sources.refuses(&format!("docker-image://{generator}"))
-    {
-        return Err(KindError::Generator { image: generator.to_string(), refusal: refusal.clone() });
-    }
-    Ok(Attestations { provenance, sbom })
-}
-
-/// Whether there is a URL with a password in the text.
-fn has_password(text: &str) -> bool {
-    text.split("://").skip(1).any(|rest| {
-        let authority = rest.split(['/', '?', '#', ' ']).next().unwrap_or_default();
-        authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
-    })
 }
 
 fn is_file(tree: &dyn Tree, path: &str) -> Result<bool, KindError> {

@@ -17,7 +17,9 @@ mod plan;
 mod recipe;
 mod wishes;
 
-use super::{By, Draft, DraftImage, Kind, KindError, PlanInput, Verdict, Wishes};
+use std::collections::BTreeMap;
+
+use super::{By, Draft, DraftImage, Kind, KindError, PlanInput, Verdict, Wishes, attestations};
 use crate::model::{EntryKind, KindName, SpinTerms, Tree, Work};
 
 pub use errors::{At, SpinError};
@@ -70,6 +72,7 @@ impl Kind for Spin {
             no_cache: input.options.no_cache,
             pull: input.options.rebuild,
             policy: input.policy.clone(),
+            attest: attestations(input, &BTreeMap::new())?,
         };
         let image = DraftImage { name: input.image.clone(), work: Work::Spin(Box::new(plan)) };
         Ok(Draft { images: vec![image], notes, manifests: None })
@@ -107,11 +110,6 @@ fn without_effect(input: &PlanInput<'_>, wishes: &Wishes) -> Vec<String> {
         ("build_args", !wishes.build_args.is_empty(), "spin's build commands take none"),
         ("target", wishes.target.is_some(), "it is a Dockerfile's"),
         ("labels", !settings.labels.is_empty(), "a spin artifact has none; annotations come from spin.toml"),
-        (
-            "attest",
-            settings.attest != Default::default(),
-            "no provenance and no SBOM is attached to a spin artifact; its annotations name the commit",
-        ),
     ];
     let others = of_images.into_iter().filter(|(_, set, _)| *set);
     let others = others.map(|(key, _, why)| format!("{key} has no effect: {why}"));

@@ -124,6 +124,16 @@ impl Attestations {
     }
 }
 
+/// What is said of an artifact, without the artifact: the part of an in-toto statement that its maker knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Predicate {
+    /// A URI, by which consumers know what to make of the rest.
+    #[serde(rename = "predicateType")]
+    pub kind: String,
+    #[serde(rename = "predicate")]
+    pub content: serde_json::Value,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ImageName, Platform, Sha};
+use super::{Attestations, ImageName, Platform, Sha};
 
 /// One image of a Go program, as ko would make it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,9 @@ pub struct KoImage {
     /// Beyond ko: what its users ask for.
     #[serde(default, skip_serializing_if = "KoExtras::is_empty")]
     pub extras: KoExtras,
+    /// What the builder is to say of the compile; an SBOM is made here.
+    #[serde(default, skip_serializing_if = "Attestations::is_none")]
+    pub attest: Attestations,
 }
 
 /// A `kodata` directory.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::{Digest, ImageName, Sha, SourcePolicy};
+use super::{Attestations, Digest, ImageName, Sha, SourcePolicy};
 
 /// What a build of an application has to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +48,9 @@ pub struct SpinTerms {
     /// What the operator lets it take from outside: an artifact that was made under another policy does not serve again.
     #[serde(skip_serializing_if = "SourcePolicy::is_default")]
     pub policy: SourcePolicy,
+    /// What the builder is to say of the build.
+    #[serde(skip_serializing_if = "Attestations::is_none")]
+    pub attest: Attestations,
 }
 
 impl SpinTerms {

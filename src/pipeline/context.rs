@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::{Making, Pipeline, RefBuild, blocking, from_report, internal};
 use crate::error::Report;
-use crate::event::Failure;
-use crate::model::ImageName;
+use crate::event::{Failure, plain_line};
+use crate::model::{ImageName, Predicate};
 use crate::solve::context::{GitContext, Ledger, shared_key};
 use crate::solve::{ContextDirs, DirSource, FileSolve, RegistryAuth};
 use crate::store::now_ms;
@@ -79,18 +79,28 @@ impl Pipeline {
         Ok(Opened { dirs, context, ledger, key })
     }
 
-    /// Has a builder make files of what is open. A stop ends that, and what was sent is remembered all the same.
+    /// Has a builder make files of what is open, and returns what it attests of that. A stop ends that, and what was sent is remembered all the same.
     pub(super) async fn make_files(
         &self,
         making: &Making<'_>,
         files: &FileSolve<'_>,
         opened: Opened,
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<Predicate>, Failure> {
         let app = making.job.push.app.name.as_str();
         let making_them = self.builders.files(app, files, &opened.dirs, making.events);
         let made = unless_stopped(making.job, making_them).await;
         self.keep_ledger(opened.ledger, &opened.key).await;
-        made
+        made?;
+        let (statements, out) = (files.statements.clone(), files.out.to_owned());
+        blocking(move || {
+            statements.take(&out).map_err(|error| {
+                let cause = plain_line(&error.to_string());
+                Failure::new("builder failed: no attestations", cause).with_remedy(
+                    "push again; if it stays, the operator looks at the builder, or sets attest=off",
+                )
+            })
+        })
+        .await
     }
 
     /// Keeps the times that the builders now know. Whether the build went well does not matter: they were sent.

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::context::{Dirs, unless_stopped};
+use super::statements::Made;
 use super::{Making, Pipeline, from_report, internal};
 use crate::assemble::base::{Base, Chosen};
 use crate::assemble::ko::{self, Descriptor, Document, Epoch, Image, ImageOptions};
@@ -23,10 +24,10 @@ use crate::error::Report;
 use crate::event::{BuildEvent, Failure};
 use crate::failpoint::Point;
 use crate::metrics::{self, Stage};
-use crate::model::{BuildPlan, Digest, Form, ImagePlan, KoImage, Platform, Publication};
+use crate::model::{BuildPlan, Digest, Form, ImagePlan, KoImage, Platform, Predicate, Publication};
 use crate::solve::context::GitContext;
 use crate::solve::ko::{GIT, SOURCE, WithGitDir, compile};
-use crate::solve::{DirSource, FileGraph, FileSolve};
+use crate::solve::{DirSource, FileGraph, FileSolve, Statements};
 use layers::Compiled;
 use pins::Pins;
 
@@ -42,10 +43,13 @@ struct Kept {
     images: Vec<Descriptor>,
     /// The first image's time.
     created: String,
+    /// What was attested.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    statements: Vec<Digest>,
 }
 
 /// What is tagged in the end, and the images below it.
-struct Made {
+struct Tagged {
     top: Document,
     /// Where it is more than one image.
     index: Option<ko::ImageIndex>,
@@ -69,15 +73,20 @@ impl Pipeline {
         let earlier = self.earlier::<Kept>(job, &image.name, fingerprint.as_ref(), |kept| {
             kept.images.iter().map(|image| image.digest.clone()).collect()
         });
-        if let Some((kept, commit)) = earlier.await {
+        if let Some((kept, commit)) = earlier.await
+            && let Some(said) = self.attested(&image.name, &kept.statements).await
+        {
             let form = form(pins.base.index().is_some() && kept.images.len() > 1);
             events.emit(BuildEvent::Reused { children: kept.images.len(), commit, form });
+            let images = kept.images.clone();
             let made = self.ko_again(image, program, &pins.base, kept, &options).await?;
+            // the images have theirs
+            self.ko_attest(image, &said, &images, &made.top, false).await?;
             return self.ko_published(making, image, program, made).await;
         }
         let scratch = self.scratch().await?;
         let out = scratch.path().join("out");
-        let source = self.compile(making, image, program, &pins, &out).await?;
+        let (source, said) = self.compile(making, image, program, &pins, &out).await?;
         self.pass(Point::AfterSolve).await?;
         let _timing = metrics::time(Stage::Assemble);
         let assembling = async {
@@ -85,12 +94,31 @@ impl Pipeline {
             let layers = layers::write(program, &pins, source, &out, scratch.path(), time).await?;
             self.ko_made(image, program, &pins, &layers, &options).await
         };
-        let (made, kept) = unless_stopped(job, assembling).await?;
+        let (made, mut kept) = unless_stopped(job, assembling).await?;
+        kept.statements = self.ko_attest(image, &said, &kept.images, &made.top, true).await?;
         self.keep(plan, &image.name, fingerprint.as_ref(), &kept).await;
         self.ko_published(making, image, program, made).await
     }
 
-    /// Has the programs compiled into `out`; returns the commit's tree.
+    /// Attaches what was said of a compile to the index, or the one image, and to the images below it where they have nothing yet.
+    async fn ko_attest(
+        &self,
+        image: &ImagePlan,
+        said: &[Predicate],
+        images: &[Descriptor],
+        top: &Document,
+        to_images: bool,
+    ) -> Result<Vec<Digest>, Failure> {
+        let below = || images.iter().filter(|image| image.digest != top.digest);
+        let digests: Vec<Digest> = below().map(|image| &image.digest).chain([&top.digest]).cloned().collect();
+        let below = below().filter(|_| to_images);
+        let below = below.map(|image| (image.media_type.as_str(), image.size, &image.digest));
+        let top = (top.media_type.as_str(), top.bytes.len() as u64, &top.digest);
+        let made: Vec<Made<'_>> = below.chain([top]).collect();
+        self.attest(&image.name, said, &digests, &made).await
+    }
+
+    /// Has the programs compiled into `out`; returns the commit's tree, and what is attested.
     async fn compile(
         &self,
         making: &Making<'_>,
@@ -98,7 +126,7 @@ impl Pipeline {
         program: &KoImage,
         pins: &Pins,
         out: &Path,
-    ) -> Result<GitContext, Failure> {
+    ) -> Result<(GitContext, Vec<Predicate>), Failure> {
         let _timing = metrics::time(Stage::Solve);
         let git = pins.git.clone();
         let served = move |source: &GitContext| {
@@ -116,9 +144,15 @@ impl Pipeline {
             let builder = crate::solve::ko::platform(builder);
             compile(&go, &program.program, &builder, true)
         };
-        let files = FileSolve { graph: FileGraph::Known(&graph), out, limit_bytes: LIMIT_BYTES };
-        self.make_files(making, &files, opened).await?;
-        Ok(source)
+        let statements = Statements::of(&program.attest);
+        let files = FileSolve {
+            graph: FileGraph::Known(&graph),
+            out,
+            limit_bytes: LIMIT_BYTES,
+            statements: &statements,
+        };
+        let said = self.make_files(making, &files, opened).await?;
+        Ok((source, said))
     }
 
     /// Images, and the index over them, as they now stand in the registry.
@@ -129,7 +163,7 @@ impl Pipeline {
         pins: &Pins,
         compiled: &Compiled,
         options: &ImageOptions,
-    ) -> Result<(Made, Kept), Failure> {
+    ) -> Result<(Tagged, Kept), Failure> {
         let bases = pins.base.images(&self.registry, &pins.chosen).await.map_err(failure)?;
         let mut images: Vec<Image> = Vec::new();
         for ((base, chosen), binary) in bases.iter().zip(&pins.chosen).zip(&compiled.binaries) {
@@ -167,7 +201,7 @@ impl Pipeline {
             (Some(base), [_, _, ..]) => {
                 self.ko_index(image, program, base, &pins.base, &kept, options).await?
             }
-            (_, [only]) => Made { top: only.manifest.clone(), index: None },
+            (_, [only]) => Tagged { top: only.manifest.clone(), index: None },
             _ => {
                 return Err(internal(format!(
                     "{} was compiled for no platform",
@@ -187,7 +221,7 @@ impl Pipeline {
         base: &Base,
         kept: &Kept,
         options: &ImageOptions,
-    ) -> Result<Made, Failure> {
+    ) -> Result<Tagged, Failure> {
         let mut options = options.clone();
         for (name, value) in &image.annotations {
             options.annotations.entry(name.clone()).or_insert_with(|| value.clone());
@@ -204,7 +238,7 @@ impl Pipeline {
         .map_err(failure)?;
         publish::attach(&self.registry, &image.name, &said).await.map_err(failure)?;
         self.pass(Point::AfterIndexPush).await?;
-        Ok(Made { top: index.document.clone(), index: Some(index) })
+        Ok(Tagged { top: index.document.clone(), index: Some(index) })
     }
 
     /// The images of an earlier build, below an index of this one.
@@ -215,7 +249,7 @@ impl Pipeline {
         base: &Base,
         kept: Kept,
         options: &ImageOptions,
-    ) -> Result<Made, Failure> {
+    ) -> Result<Tagged, Failure> {
         match (base.index(), kept.images.as_slice()) {
             (Some(index), [_, _, ..]) => self.ko_index(image, program, index, base, &kept, options).await,
             (_, [only]) => {
@@ -223,7 +257,7 @@ impl Pipeline {
                 let manifest = self.registry.get_manifest(&image.name, &reference).await.map_err(failure)?;
                 let (media_type, digest, bytes) =
                     (manifest.media_type, manifest.digest, manifest.bytes.to_vec());
-                Ok(Made { top: Document { media_type, digest, bytes }, index: None })
+                Ok(Tagged { top: Document { media_type, digest, bytes }, index: None })
             }
             _ => Err(internal("an earlier build of these programs was for other platforms")),
         }
@@ -234,7 +268,7 @@ impl Pipeline {
         making: &Making<'_>,
         image: &ImagePlan,
         program: &KoImage,
-        made: Made,
+        made: Tagged,
     ) -> Result<Publication, Failure> {
         let platforms: Vec<Platform> =
             program.compile.targets.iter().map(|target| target.platform.clone()).collect();
@@ -273,6 +307,7 @@ fn kept(chosen: &[Chosen], images: &[Image]) -> Kept {
     Kept {
         images: chosen.iter().zip(images).map(described).collect(),
         created: images.first().map(|image| image.created.clone()).unwrap_or_default(),
+        statements: Vec::new(),
     }
 }
 

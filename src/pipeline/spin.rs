@@ -20,11 +20,11 @@ use crate::event::{BuildEvent, Failure, plain_line};
 use crate::failpoint::Point;
 use crate::fetch::{FetchConfig, Fetcher};
 use crate::metrics::{self, Stage};
-use crate::model::{Digest, Form, ImagePlan, Publication, Sha, SpinPlan};
+use crate::model::{Digest, Form, ImagePlan, Predicate, Publication, Sha, SpinPlan};
 use crate::receive::tree::DirTree;
 use crate::solve::context::GitContext;
 use crate::solve::spin::{CONTEXT, Steering, steer};
-use crate::solve::{DirSource, FileGraph, FileSolve};
+use crate::solve::{DirSource, FileGraph, FileSolve, Statements};
 
 /// What comes back of a build at most: more than an artifact may hold, as mounts may leave files out.
 const EXPORT_LIMIT_BYTES: u64 = 8 * 1024 * 1024 * 1024;
@@ -34,6 +34,16 @@ const EXPORT_LIMIT_BYTES: u64 = 8 * 1024 * 1024 * 1024;
 struct Kept {
     /// The manifest, as text.
     manifest: String,
+    /// What was attested.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    statements: Vec<Digest>,
+}
+
+/// An artifact of the same contents as an earlier one, with what was attested of that.
+struct Again {
+    commit: Sha,
+    made: Renewed,
+    said: Vec<Predicate>,
 }
 
 impl Pipeline {
@@ -44,11 +54,15 @@ impl Pipeline {
         plan: &SpinPlan,
     ) -> Result<Publication, Failure> {
         let fingerprint = plan.fingerprint(&image.name);
-        if let Some((commit, made)) = self.earlier_artifact(making, image, plan, fingerprint.as_ref()).await {
+        let earlier = self.earlier_artifact(making, image, plan, fingerprint.as_ref()).await;
+        if let Some(Again { commit, made, said }) = earlier {
             making.events.emit(BuildEvent::Reused { children: 1, commit, form: Form::Artifact });
             let Renewed { media_type, digest, manifest: bytes, .. } = made;
             match manifest(&self.registry, &image.name, media_type, &digest, &bytes).await {
-                Ok(()) => return Ok(published(making, image, media_type, digest, bytes)),
+                Ok(()) => {
+                    self.attest_artifact(image, &said, media_type, &digest, &bytes).await?;
+                    return Ok(published(making, image, media_type, digest, bytes));
+                }
                 Err(error) => {
                     tracing::warn!(%error, "an earlier artifact does not serve again");
                     let text = "the registry no longer has all of it: building after all".to_owned();
@@ -60,13 +74,14 @@ impl Pipeline {
         let scratch = self.scratch().await?;
         // first, as it costs least and may be refused
         let files = unless_stopped(making.job, self.fetched(making, plan, scratch.path())).await?;
-        let built = self.built(making, image, plan, scratch.path()).await?;
+        let (built, said) = self.built(making, image, plan, scratch.path()).await?;
         self.pass(Point::AfterSolve).await?;
         let assembling = self.assembled(making, image, plan, built, files, scratch.path());
         let made = unless_stopped(making.job, assembling).await?;
-        let kept = Kept { manifest: String::from_utf8_lossy(&made.manifest).into_owned() };
-        self.keep(making.plan, &image.name, fingerprint.as_ref(), &kept).await;
         let Artifact { media_type, digest, manifest, .. } = made;
+        let statements = self.attest_artifact(image, &said, media_type, &digest, &manifest).await?;
+        let kept = Kept { manifest: String::from_utf8_lossy(&manifest).into_owned(), statements };
+        self.keep(making.plan, &image.name, fingerprint.as_ref(), &kept).await;
         Ok(published(making, image, media_type, digest, manifest))
     }
 
@@ -77,7 +92,7 @@ impl Pipeline {
         image: &ImagePlan,
         plan: &SpinPlan,
         fingerprint: Option<&Digest>,
-    ) -> Option<(Sha, Renewed)> {
+    ) -> Option<Again> {
         let (kept, commit) = self.recalled::<Kept>(making.job, fingerprint).await?;
         let made = renewed(kept.manifest.as_bytes(), &plan.app, &annotations(image)).ok()?;
         let stand = made
@@ -85,17 +100,33 @@ impl Pipeline {
             .iter()
             .map(async |digest| matches!(self.registry.has_blob(&image.name, digest).await, Ok(true)));
         let all_stand = futures::future::join_all(stand).await.into_iter().all(|stands| stands);
-        all_stand.then_some((commit, made))
+        if !all_stand {
+            return None;
+        }
+        let said = self.attested(&image.name, &kept.statements).await?;
+        Some(Again { commit, made, said })
     }
 
-    /// The directory in which the application stands with what its commands made.
+    async fn attest_artifact(
+        &self,
+        image: &ImagePlan,
+        said: &[Predicate],
+        media_type: &str,
+        digest: &Digest,
+        manifest: &[u8],
+    ) -> Result<Vec<Digest>, Failure> {
+        let made = (media_type, manifest.len() as u64, digest);
+        self.attest(&image.name, said, std::slice::from_ref(digest), &[made]).await
+    }
+
+    /// The directory in which the application stands with what its commands made, and what is attested of that.
     async fn built(
         &self,
         making: &Making<'_>,
         image: &ImagePlan,
         plan: &SpinPlan,
         scratch: &Path,
-    ) -> Result<PathBuf, Failure> {
+    ) -> Result<(PathBuf, Vec<Predicate>), Failure> {
         let _timing = metrics::time(Stage::Solve);
         let served = |context: &GitContext| {
             Ok(Dirs::from([(CONTEXT.to_owned(), Arc::new(context.clone()) as Arc<dyn DirSource>)]))
@@ -114,9 +145,10 @@ impl Pipeline {
         };
         let out = scratch.join("built");
         let graph = FileGraph::Steered(&steered);
-        let files = FileSolve { graph, out: &out, limit_bytes: EXPORT_LIMIT_BYTES };
-        self.make_files(making, &files, opened).await?;
-        Ok(out)
+        let statements = Statements::of(&plan.terms.attest);
+        let files = FileSolve { graph, out: &out, limit_bytes: EXPORT_LIMIT_BYTES, statements: &statements };
+        let said = self.make_files(making, &files, opened).await?;
+        Ok((out, said))
     }
 
     async fn fetched(

@@ -21,6 +21,7 @@ use crate::model::{BuilderStatus, Digest, ImageName, Platform, SolveSpec, Source
 
 use super::assign::Unserved;
 use super::secrets::BuildSecrets;
+use super::statements::Statements;
 use roster::{Answer, Health, Id, Member, Roster, Turn, Want};
 use run::{Goal, Run};
 
@@ -106,6 +107,7 @@ pub struct FileSolve<'a> {
     pub out: &'a Path,
     /// More bytes of files are refused.
     pub limit_bytes: u64,
+    pub statements: &'a Statements,
 }
 
 /// A place in the line for a builder, and later on one; dropping it gives it back.

@@ -229,10 +229,8 @@ fn attestations_stand_after_the_images_and_serve_again_with_them() {
     assert_eq!(house.manifest("shop", "main").unwrap()["manifests"].as_array().unwrap().len(), 2);
 }
 
-/// A generator of the test's own: BuildKit runs it over the image, and what it writes is the SBOM.
-#[test]
-fn an_sbom_is_made_by_the_generator_that_the_app_names() {
-    let house = House::start("sbom");
+/// The image of a generator of SBOMs, which says the same of everything; by its digest.
+pub fn generator(house: &House) -> String {
     let script =
         "cp /statement $BUILDKIT_SCAN_DESTINATION/sbom.spdx.json; ls $BUILDKIT_SCAN_SOURCE > /dev/null";
     let statement = r#"{"_type":"https://in-toto.io/Statement/v0.1","predicateType":"https://spdx.dev/Document","subject":[],"predicate":{"name":"scanned-by-the-test"}}"#;
@@ -260,7 +258,14 @@ fn an_sbom_is_made_by_the_generator_that_the_app_names() {
             "--quiet",
         ])
         .succeeded();
-    let generator = format!("{tag}@{}", built.stdout.trim());
+    format!("{tag}@{}", built.stdout.trim())
+}
+
+/// A generator of the test's own: BuildKit runs it over the image, and what it writes is the SBOM.
+#[test]
+fn an_sbom_is_made_by_the_generator_that_the_app_names() {
+    let house = House::start("sbom");
+    let generator = generator(&house);
     app(&house, &[&format!("attest=sbom:{generator}")]);
     let shop = house.repository("shop", &[("Dockerfile", &dockerfile(&house, 1))]);
     house.push(&shop, &["main"]).succeeded();
@@ -271,7 +276,8 @@ fn an_sbom_is_made_by_the_generator_that_the_app_names() {
     let sbom = String::from_utf8(house.blob("shop", layer, false)).unwrap();
     assert!(sbom.contains("scanned-by-the-test"), "{sbom}");
     // another app's image is none
-    let other = format!("{}/{}/other@{}", house.registry(), house.prefix, built.stdout.trim());
+    let digest = generator.split_once('@').unwrap().1;
+    let other = format!("{}/{}/other@{digest}", house.registry(), house.prefix);
     house.lemnos(&["apps", "set", "shop", &format!("attest=sbom:{other}")]).succeeded();
     house.push(&shop, &["-o", "no-cache", "main:refs/heads/next"]).failed().shows("the SBOM generator");
 }

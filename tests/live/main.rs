@@ -8,6 +8,7 @@
 )]
 
 mod attacks;
+mod attested;
 mod audit;
 mod backup;
 mod base_images;

@@ -1,39 +1,17 @@
 //! An SBOM as something that a registry stores: ko's form, found by a tag, and OCI's, found by its subject.
 
-use serde::Serialize;
+use std::collections::BTreeMap;
 
-use super::base::{CONFIG, Descriptor};
+use super::attachment::{Attachment, referring, standing};
+use super::base::CONFIG;
 use super::image::Document;
 use super::time::UNSET;
 use crate::model::{Digest, Tag};
-use crate::registry::MANIFEST;
 
 /// What ko calls the layer; cosign looks for it.
 const SPDX_LAYER: &str = "text/spdx+json";
 /// The registered name, by which referrers are listed.
 const SPDX: &str = "application/spdx+json";
-const EMPTY: &str = "application/vnd.oci.empty.v1+json";
-
-/// A manifest with its blobs, to be pushed before it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attachment {
-    pub manifest: Document,
-    /// Config and layer.
-    pub blobs: [Document; 2],
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Manifest {
-    schema_version: u32,
-    media_type: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    artifact_type: Option<&'static str>,
-    config: Descriptor,
-    layers: [Descriptor; 1],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    subject: Option<Descriptor>,
-}
 
 /// The tag of the SBOM of `subject` (an image or an index), in its repository: `sha256-<hex>.sbom`.
 pub fn sbom_tag(subject: &Digest) -> Tag {
@@ -52,29 +30,18 @@ pub fn tagged(sbom: Vec<u8>) -> Attachment {
         "rootfs": { "type": "layers", "diff_ids": [layer.digest] },
         "config": {},
     });
-    attachment(Document::json(CONFIG, &config), layer, None)
+    standing(Document::json(CONFIG, &config), layer)
 }
 
 /// OCI's form, to be pushed by digest: registries with referrers list it at its subject.
 pub fn referrer(sbom: Vec<u8>, subject: &Document) -> Attachment {
-    attachment(Document::new(EMPTY, b"{}".to_vec()), Document::new(SPDX, sbom), Some(subject.descriptor()))
-}
-
-fn attachment(config: Document, layer: Document, subject: Option<Descriptor>) -> Attachment {
-    let manifest = Manifest {
-        schema_version: 2,
-        media_type: MANIFEST,
-        artifact_type: subject.as_ref().map(|_| SPDX),
-        config: config.descriptor(),
-        layers: [layer.descriptor()],
-        subject,
-    };
-    Attachment { manifest: Document::json(MANIFEST, &manifest), blobs: [config, layer] }
+    referring(Document::new(SPDX, sbom), subject.descriptor(), BTreeMap::new())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::MANIFEST;
 
     #[test]
     fn both_forms_hold_the_same_document() {

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{Platform, Provenance, SolveSpec};
+use crate::kinds::attest_attrs;
+use crate::model::{Platform, SolveSpec};
 
 /// The frontend's attributes for a solve of `spec` for some of its platforms.
 pub fn dockerfile_attrs(spec: &SolveSpec, platforms: &[Platform]) -> BTreeMap<String, String> {
@@ -25,13 +26,8 @@ pub fn dockerfile_attrs(spec: &SolveSpec, platforms: &[Platform]) -> BTreeMap<St
     // held, would serve another app of the same lines. A host name of the name space's own stands in the key; it is in no
     // image.
     set("add-hosts", &format!("{}.cache.invalid=127.0.0.1", spec.step_namespace));
-    match spec.attest.provenance {
-        Some(Provenance::Min) => set("attest:provenance", "mode=min"),
-        Some(Provenance::Max) => set("attest:provenance", "mode=max"),
-        None => {}
-    }
-    if let Some(generator) = &spec.attest.sbom {
-        set("attest:sbom", &format!("generator={generator}"));
+    for (name, value) in attest_attrs(&spec.attest) {
+        set(&name, &value);
     }
     set("filename", spec.dockerfile_path.rsplit('/').next().unwrap_or("Dockerfile"));
     let list: Vec<String> = platforms.iter().map(Platform::to_string).collect();

@@ -18,7 +18,9 @@ use super::yaml::At;
 use crate::kinds::errors::shown;
 use crate::kinds::{BUILD_CONFIG, By, KindError};
 use crate::model::tree::clean_path;
-use crate::model::{EntryKind, GoCompile, KoData, KoImage, Platform, SourceRules, Tree, TreeError};
+use crate::model::{
+    Attestations, EntryKind, GoCompile, KoData, KoImage, Platform, SourceRules, Tree, TreeError,
+};
 
 const LIMIT_CONFIG_BYTES: u64 = 64 * 1024;
 
@@ -337,6 +339,7 @@ impl Plan<'_> {
             kodata: self.kodata(&program.dir)?,
             capabilities: capabilities.into_iter().flatten().collect(),
             extras: self.wishes.extras.clone(),
+            attest: Attestations::default(),
             compile: GoCompile {
                 toolchain,
                 import_path: program.import_path.clone(),

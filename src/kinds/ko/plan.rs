@@ -10,8 +10,8 @@ use super::facts::Facts;
 use super::images::{Input, images};
 use super::resolving;
 use crate::kinds::dockerfile::cache_namespace;
-use crate::kinds::{BUILD_CONFIG, Draft, DraftImage, KindError, PlanInput, Wishes, arguments};
-use crate::model::{Compression, ImageName, KoImage, LayerCache, Platform, Sbom, Work};
+use crate::kinds::{BUILD_CONFIG, Draft, DraftImage, KindError, PlanInput, Wishes, arguments, provenance};
+use crate::model::{Attestations, Compression, ImageName, KoImage, LayerCache, Platform, Sbom, Work};
 
 /// More images in one push are refused: each is a build of its own.
 const LIMIT_IMAGES: usize = 64;
@@ -19,10 +19,13 @@ const LIMIT_IMAGES: usize = 64;
 pub(super) fn plan(input: &PlanInput<'_>, wishes: &Wishes) -> Result<Draft, KindError> {
     let platforms: Vec<Platform> = wishes.platforms.iter().map(|said| said.value.clone()).collect();
     let facts = Facts { git: input.commit.git.clone(), date_s: input.commit.committed_at_s };
+    let given = arguments(input, wishes)?;
+    // the SBOM is made of the program's own build information, here
+    let attest = Attestations { provenance: provenance(input, &given)?, sbom: None };
     let found = images(&Input {
         tree: input.tree,
         platforms: &platforms,
-        arguments: &arguments(input, wishes)?,
+        arguments: &given,
         facts: &facts,
         cache_namespace: &cache_namespace(input.app_id, input.reference, input.options.dry_try),
         sources: input.sources,
@@ -44,6 +47,7 @@ pub(super) fn plan(input: &PlanInput<'_>, wishes: &Wishes) -> Result<Draft, Kind
     let mut drafts = Vec::new();
     for (name, mut image) in names.into_iter().zip(found.images) {
         narrow(&mut image, input)?;
+        image.attest = attest.clone();
         // an operator's labels win over a pusher's
         image.extras.labels.extend(input.settings.labels.clone());
         let destinations = std::mem::take(&mut image.extras.destinations);
@@ -120,9 +124,6 @@ fn allowed(input: &PlanInput<'_>, name: &ImageName) -> Result<(), KindError> {
 fn unused_settings(input: &PlanInput<'_>) -> Vec<String> {
     let settings = input.settings;
     let mut notes = Vec::new();
-    if settings.attest.provenance.is_some() {
-        notes.push("provenance is not made of ko images: the program says itself which commit and modules it is of (`go version -m`)".to_owned());
-    }
     if let Some(Sbom::By(generator)) = &settings.attest.sbom {
         notes.push(format!(
             "the SBOM of a ko image is made of the program's own build information, not by {generator}"

@@ -68,7 +68,8 @@ pub(super) fn files_request(
     session.exports.insert(0, Export::bounded_dir(files.out, files.limit_bytes));
     Ok(SolveRequest {
         definition,
-        exporters: vec![Exporter { kind: "local".to_owned(), attrs: BTreeMap::new() }],
+        frontend_attrs: files.statements.build_attrs(),
+        exporters: vec![Exporter { kind: "local".to_owned(), attrs: files.statements.export_attrs() }],
         internal: true,
         source_rules: source_rules(&context.rules),
         session,
