@@ -199,6 +199,26 @@ fn one_program_is_built_or_the_pusher_is_asked_which() {
 }
 
 #[test]
+fn a_program_of_a_dependency_is_found_where_it_is_vendored() {
+    let wish = "ko_config:\n  import_path: example.org/dep/cmd/tool\n";
+    let dir = "vendor/example.org/dep/cmd/tool";
+    let tree = app()
+        .with("build-config.yaml", wish)
+        .with("vendor/modules.txt", "# example.org/dep v1.0.0\n## explicit\nexample.org/dep/cmd/tool\n")
+        .with(&format!("{dir}/kodata/x"), "x")
+        .with(&format!("{dir}/main.go"), "package main\n\nfunc main() {}\n");
+    let image = planned(&tree, &[]).unwrap().images.remove(0);
+    assert_eq!(
+        (image.compile.import_path.as_str(), image.program.as_str()),
+        ("example.org/dep/cmd/tool", "tool")
+    );
+    assert_eq!(image.kodata.unwrap().path, format!("{dir}/kodata"));
+    let library = tree.with(&format!("{dir}/main.go"), "package dep\n");
+    let error = planned(&library, &[]).unwrap_err().to_string();
+    assert!(error.contains("its package is dep") && error.starts_with("build-config.yaml:2"), "{error}");
+}
+
+#[test]
 fn what_cannot_be_planned_is_refused_with_its_place() {
     let mut said = String::new();
     for (file, text) in [

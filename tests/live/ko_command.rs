@@ -282,8 +282,10 @@ fn workspaces_vendored_modules_and_other_directories_are_found() {
         ("old/go.mod", "module example.com/old\n\ngo 1.21\n\nrequire example.com/dep v1.0.0\n"),
         ("old/cmd/run/main.go", "package main\n\nimport \"example.com/dep\"\n\nfunc main() { println(dep.Word) }\n"),
         ("old/go.sum", "example.com/dep v1.0.0 h1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\nexample.com/dep v1.0.0/go.mod h1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n"),
-        ("old/vendor/modules.txt", "# example.com/dep v1.0.0\n## explicit; go 1.21\nexample.com/dep\n"),
+        ("old/vendor/modules.txt", "# example.com/dep v1.0.0\n## explicit; go 1.21\nexample.com/dep\nexample.com/dep/cmd/tool\n"),
         ("old/vendor/example.com/dep/dep.go", "package dep\n\nconst Word = \"dep\"\n"),
+        ("old/vendor/example.com/dep/cmd/tool/main.go", "package main\n\nimport \"example.com/dep\"\n\nfunc main() { println(dep.Word) }\n"),
+        ("old/vendor/example.com/dep/cmd/tool/kodata/page", "of a dependency\n"),
     ])
     .committed();
     shop.below = "app";
@@ -292,6 +294,8 @@ fn workspaces_vendored_modules_and_other_directories_are_found() {
     shop.env.push(("GOWORK", "off".to_owned()));
     shop.below = "old/cmd";
     shop.same(&["./run"]);
+    // a dependency's own program
+    shop.same(&["example.com/dep/cmd/tool"]);
 }
 
 #[test]

@@ -270,4 +270,12 @@ fn a_repository_behind_ssh_is_fetched_with_the_key_that_is_lent() {
     house.lemnos_reading(&["secrets", "add", "shop", "default", "--ssh"], &key).succeeded();
     house.push(&work, &["main"]).succeeded();
     assert!(house.digest("shop", "main").is_some());
+
+    let refused = shop.command(&builder, &house, &["."]).failed();
+    refused.shows("no secure protocol found for repository");
+    let lent = format!("default={}", shop.at("key").display());
+    let toolchain = shop.files.last().unwrap().1.split_once("toolchain: ").unwrap().1.trim();
+    let args = ["--ssh", &lent, "--toolchain", toolchain, "."];
+    shop.command(&builder, &house, &args).succeeded().shows("sha256:");
+    shop.command(&builder, &house, &["--ssh", "other", "."]).failed().shows("nothing asks for");
 }

@@ -90,6 +90,9 @@ pub struct KoFlags {
     /// An SSH agent or keys for private modules.
     #[arg(long, value_name = "default[=SOCKET|KEY[,KEY]]")]
     pub ssh: Vec<String>,
+    /// The image that compiles, in place of the Go that go.mod asks for.
+    #[arg(long, value_name = "IMAGE")]
+    pub toolchain: Option<String>,
     #[command(flatten)]
     pub builder: BuilderArgs,
     /// What is asked for base images before a registry, HOST=MIRROR; again for each one.

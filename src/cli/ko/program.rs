@@ -33,7 +33,7 @@ use crate::cli::build::screen::Screen;
 use crate::cli::serve::wiring;
 use crate::config::{self, Config, Environment, Layer};
 use crate::error::{Kind, Report};
-use crate::kinds::ko::{Facts, Input, KoConfig, Program, images};
+use crate::kinds::ko::{Facts, Input, KoConfig, Program, full_reference, images};
 use crate::model::{KoImage, Platform, SourceRules};
 use crate::registry::Registry;
 
@@ -173,6 +173,11 @@ impl<'a> Programs<'a> {
         })?;
         let mut images = planned.images.into_iter();
         let mut image = images.next().ok_or_else(|| Report::internal("nothing was planned"))?;
+        if let Some(named) = &self.flags.toolchain {
+            image.compile.toolchain = full_reference(named).map_err(|problem| {
+                Report::user(format!("--toolchain: {problem}")).hint("for example --toolchain golang:1.26")
+            })?;
+        }
         for target in &mut image.compile.targets {
             if self.flags.disable_optimizations {
                 target.args.push("-gcflags".to_owned());

@@ -10,8 +10,8 @@ use super::constraint::Target;
 use super::errors::{KoError, shown_dir};
 use super::extras::KoWishes;
 use super::facts::Facts;
-use super::mains::{self, Main, main_in};
-use super::modules::{Versions, Workspace, module_of};
+use super::mains::{self, Main, main_in, main_package};
+use super::modules::{Module, Versions, Workspace, module_of};
 use super::recipe::{self, RECIPE};
 use super::reference;
 use super::yaml::At;
@@ -315,8 +315,33 @@ impl Plan<'_> {
                 return self.main(dir.trim_matches('/'), place);
             }
         }
-        let why = format!("no module of the tree has {:?}; directories are written ./cmd/app", shown(text));
+        if let Some(main) = self.vendored(text, &modules, place)? {
+            return Ok(main);
+        }
+        let why = format!(
+            "no module of the tree has {:?}, and it is not vendored; directories are written ./cmd/app",
+            shown(text)
+        );
         Err(self.not_main(place, text, why))
+    }
+
+    /// A dependency's program, which `go` builds under its own path where it is vendored. One that is not is nowhere to be
+    /// seen before the build.
+    fn vendored(&self, path: &str, modules: &[Module], place: &str) -> Result<Option<Main>, KindError> {
+        // a workspace's is at the root
+        for root in modules.iter().map(|module| module.dir.as_str()).chain([""]) {
+            let vendor = if root.is_empty() { "vendor".to_owned() } else { format!("{root}/vendor") };
+            let Ok(dir) = clean_path(&format!("{vendor}/{path}")) else { continue };
+            let listed = format!("{vendor}/modules.txt");
+            if self.input.tree.entry(&listed)?.is_none() || self.input.tree.entry(&dir)?.is_none() {
+                continue;
+            }
+            for platform in &self.platforms {
+                main_package(self.input.tree, &dir, &self.target(&dir, platform)?, place)?;
+            }
+            return Ok(Some(Main { dir, import_path: path.to_owned() }));
+        }
+        Ok(None)
     }
 
     fn image(&self, program: &Main) -> Result<KoImage, KindError> {

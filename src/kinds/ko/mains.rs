@@ -84,25 +84,30 @@ fn walk(
     Ok(())
 }
 
-/// The main package in `dir`; an error says why there is none. `place`: who named it.
-pub fn main_in(tree: &dyn Tree, dir: &str, target: &Target, place: &str) -> Result<Main, KindError> {
-    let not = |why: String| KoError::NotMain {
-        place: place.to_owned(),
-        dir: dir.to_owned(),
-        platform: target.platform.clone(),
-        why,
-    };
+fn not_main(dir: &str, target: &Target, place: &str, why: String) -> KindError {
+    let (place, dir, platform) = (place.to_owned(), dir.to_owned(), target.platform.clone());
+    KoError::NotMain { place, dir, platform, why }.into()
+}
+
+/// Refuses a directory that holds no main package, and says why. `place`: who named it.
+pub fn main_package(tree: &dyn Tree, dir: &str, target: &Target, place: &str) -> Result<(), KindError> {
     match package(tree, dir, target, true)? {
-        Package::Named(name) if name == "main" => {}
-        Package::Named(name) => return Err(not(format!("its package is {name}")).into()),
-        Package::None(why) | Package::Broken(why) => return Err(not(why).into()),
+        Package::Named(name) if name == "main" => Ok(()),
+        Package::Named(name) => Err(not_main(dir, target, place, format!("its package is {name}"))),
+        Package::None(why) | Package::Broken(why) => Err(not_main(dir, target, place, why)),
     }
+}
+
+/// The main package in `dir`, of the module that it lies in; an error says why there is none. `place`: who named it.
+pub fn main_in(tree: &dyn Tree, dir: &str, target: &Target, place: &str) -> Result<Main, KindError> {
+    main_package(tree, dir, target, place)?;
     let no_module = || KoError::NoModule { place: place.to_owned(), dir: dir.to_owned() };
     let module = module_of(tree, dir)?.ok_or_else(no_module)?;
     if let Some(workspace) = Workspace::read(tree)?
         && !workspace.dirs.contains(&module.dir)
     {
-        return Err(not(format!("the module {} is not used by go.work", module.path)).into());
+        let why = format!("the module {} is not used by go.work", module.path);
+        return Err(not_main(dir, target, place, why));
     }
     Ok(Main { dir: dir.to_owned(), import_path: module.import_path(dir) })
 }

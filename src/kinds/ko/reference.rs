@@ -6,7 +6,7 @@ use crate::model::Digest;
 use crate::model::image::is_registry_host;
 
 /// `docker.io/library/name:tag` of a reference, or what is wrong with it.
-pub(super) fn full(text: &str) -> Result<String, &'static str> {
+pub fn full(text: &str) -> Result<String, &'static str> {
     let (named, digest) = match text.split_once('@') {
         Some((named, digest)) => {
             digest.parse::<Digest>().map_err(|_| "a digest is sha256: and 64 hexadecimal digits")?;
