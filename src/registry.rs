@@ -150,6 +150,8 @@ pub struct Manifest {
 #[derive(Debug, Clone)]
 pub struct Registry {
     exchange: std::sync::Arc<Exchange>,
+    /// Of referrers, where a registry keeps none.
+    lists: std::sync::Arc<referrers::Lists>,
 }
 
 impl Registry {
@@ -162,7 +164,8 @@ impl Registry {
         config: RegistryConfig,
         logins: Option<std::sync::Arc<dyn Logins>>,
     ) -> Result<Self, RegistryError> {
-        Ok(Self { exchange: std::sync::Arc::new(Exchange::new(config, logins)?) })
+        let exchange = std::sync::Arc::new(Exchange::new(config, logins)?);
+        Ok(Self { exchange, lists: std::sync::Arc::default() })
     }
 
     /// Whether the registry at `host` sells tokens, so that nobody needs to be handed a password for it.

@@ -24,27 +24,38 @@ pub struct LayerFile {
 /// One image with what it is made of.
 #[derive(Debug, Clone)]
 pub struct Parts<'a> {
-    pub base: &'a BaseImage,
     pub image: &'a Image,
     pub layers: Vec<&'a LayerFile>,
 }
 
-/// Puts images with all their parts; their manifests by digest.
-pub async fn images(
+/// Has the layers that images stand on, which needs nothing of the images themselves.
+pub async fn base_layers(
     registry: &Registry,
     name: &ImageName,
     base: &Base,
+    bases: &[BaseImage],
+) -> Result<(), AssembleError> {
+    let mut theirs: Vec<(&Digest, u64)> = Vec::new();
+    for layer in bases.iter().flat_map(BaseImage::layers) {
+        if !theirs.iter().any(|(known, _)| **known == layer.digest) {
+            theirs.push((&layer.digest, layer.size));
+        }
+    }
+    let copies =
+        theirs.iter().map(async |(digest, size)| registry.copy_blob(&base.place, name, digest, *size).await);
+    try_join_all(copies).await?;
+    Ok(())
+}
+
+/// Puts images with their own parts; their manifests by digest. The base's layers are there.
+pub async fn images(
+    registry: &Registry,
+    name: &ImageName,
     images: &[Parts<'_>],
 ) -> Result<(), AssembleError> {
     // platforms may share layers, which are put once
     let mut own: Vec<(&Digest, u64, BlobSource)> = Vec::new();
-    let mut theirs: Vec<(&Digest, u64)> = Vec::new();
-    for Parts { base, image, layers } in images {
-        for layer in base.layers() {
-            if !theirs.iter().any(|(known, _)| **known == layer.digest) {
-                theirs.push((&layer.digest, layer.size));
-            }
-        }
+    for Parts { image, layers } in images {
         let config = &image.config;
         let config =
             (&config.digest, config.bytes.len() as u64, BlobSource::Bytes(config.bytes.clone().into()));
@@ -56,14 +67,11 @@ pub async fn images(
             }
         }
     }
-    let copies = try_join_all(
-        theirs.iter().map(async |(digest, size)| registry.copy_blob(&base.place, name, digest, *size).await),
-    );
-    let puts = try_join_all(
-        own.into_iter()
-            .map(async |(digest, size, source)| registry.put_blob(name, digest, size, source).await),
-    );
-    tokio::try_join!(copies, puts)?;
+    let puts = own.into_iter();
+    try_join_all(
+        puts.map(async |(digest, size, source)| registry.put_blob(name, digest, size, source).await),
+    )
+    .await?;
     try_join_all(images.iter().map(async |parts| document(registry, name, &parts.image.manifest).await))
         .await?;
     Ok(())

@@ -62,7 +62,7 @@ fn kind_hint(error: &KindError) -> Option<String> {
         }
         KindError::NoGenerator => "name one, by digest: `lemnos apps set APP attest=sbom:IMAGE@sha256:…`; or the operator sets sbom_generator in lemnos.toml".to_owned(),
         KindError::Generator { refusal, .. } => refusal.remedy().to_owned(),
-        KindError::PasswordInArg { .. } => "keep it with `lemnos secrets add APP NAME` and mount it: build arguments stand in the image's history, too".to_owned(),
+        KindError::PasswordInProvenance { .. } => "keep it with `lemnos secrets add APP NAME`, or set attest=provenance:min; build arguments of a Dockerfile stand in the image's history, too".to_owned(),
         KindError::FrontendByTag { .. } => {
             "write IMAGE@sha256:…; `docker buildx imagetools inspect IMAGE` shows the digest".to_owned()
         }

@@ -1,7 +1,5 @@
 //! What a build is to attest: what the app's settings ask for, and whether it may be had.
 
-use std::collections::BTreeMap;
-
 use super::{KindError, PlanInput};
 use crate::model::{Attestations, Provenance, Sbom};
 
@@ -17,26 +15,26 @@ pub fn attest_attrs(attest: &Attestations) -> impl Iterator<Item = (String, Stri
     provenance.into_iter().chain(generator.map(|value| named("sbom", value)))
 }
 
-/// Which provenance the settings ask for; the larger one publishes the arguments.
-pub(super) fn provenance(
+/// Which provenance the settings ask for; the larger one publishes every step, `published` among what is in them.
+pub(super) fn provenance<'a>(
     input: &PlanInput<'_>,
-    build_args: &BTreeMap<String, String>,
+    published: impl IntoIterator<Item = (String, &'a str)>,
 ) -> Result<Option<Provenance>, KindError> {
     let asked = input.settings.attest.provenance;
-    match build_args.iter().find(|(_, value)| has_password(value)) {
-        Some((name, _)) if asked == Some(Provenance::Max) => {
-            Err(KindError::PasswordInArg { name: name.clone() })
-        }
-        _ => Ok(asked),
+    if asked == Some(Provenance::Max)
+        && let Some((what, _)) = published.into_iter().find(|(_, value)| has_password(value))
+    {
+        return Err(KindError::PasswordInProvenance { what });
     }
+    Ok(asked)
 }
 
 /// What the settings ask for, with the generator that is to be used.
-pub(super) fn attestations(
+pub(super) fn attestations<'a>(
     input: &PlanInput<'_>,
-    build_args: &BTreeMap<String, String>,
+    published: impl IntoIterator<Item = (String, &'a str)>,
 ) -> Result<Attestations, KindError> {
-    let provenance = provenance(input, build_args)?;
+    let provenance = provenance(input, published)?;
     let sbom = match &input.settings.attest.sbom {
         None => None,
         Some(Sbom::By(generator)) => Some(generator.clone()),

@@ -79,7 +79,10 @@ impl Kind for Dockerfile {
         let dry_try = input.options.dry_try;
         let cache_namespace = cache_namespace(input.app_id, input.reference, dry_try);
         let build_args = arguments(input, wishes)?;
-        let attest = attestations(input, &build_args)?;
+        let attest = attestations(
+            input,
+            build_args.iter().map(|(name, value)| (format!("the build argument {name:?}"), value.as_str())),
+        )?;
         let solve = SolveSpec {
             frontend: frontend.name.to_owned(),
             frontend_image: frontend.image,

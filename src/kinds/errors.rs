@@ -81,8 +81,8 @@ pub enum KindError {
     NoGenerator,
     #[error("the SBOM generator {image:?} is refused: {}", .refusal.policy())]
     Generator { image: String, refusal: Refusal },
-    #[error("the build argument {name:?} holds a URL with a password, and provenance:max would publish it")]
-    PasswordInArg { name: String },
+    #[error("{what} holds a URL with a password, and provenance:max would publish it")]
+    PasswordInProvenance { what: String },
     #[error("{by}: a Dockerfile build cannot make {platform}")]
     Platform { by: By, platform: String, close: Option<String> },
     #[error("{platform} is not among the app's platforms: a try may only leave some out")]

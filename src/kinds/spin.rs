@@ -17,10 +17,8 @@ mod plan;
 mod recipe;
 mod wishes;
 
-use std::collections::BTreeMap;
-
 use super::{By, Draft, DraftImage, Kind, KindError, PlanInput, Verdict, Wishes, attestations};
-use crate::model::{EntryKind, KindName, SpinTerms, Tree, Work};
+use crate::model::{EntryKind, KindName, SpinPlan, SpinTerms, Tree, Work};
 
 pub use errors::{At, SpinError};
 pub use files::{MountedFile, mounted_files};
@@ -72,11 +70,19 @@ impl Kind for Spin {
             no_cache: input.options.no_cache,
             pull: input.options.rebuild,
             policy: input.policy.clone(),
-            attest: attestations(input, &BTreeMap::new())?,
+            attest: attestations(input, commands(&plan))?,
         };
         let image = DraftImage { name: input.image.clone(), work: Work::Spin(Box::new(plan)) };
         Ok(Draft { images: vec![image], notes, manifests: None })
     }
+}
+
+/// What the components' steps run, by what they are called.
+fn commands(plan: &SpinPlan) -> impl Iterator<Item = (String, &str)> {
+    plan.steps.iter().flat_map(|step| {
+        let named = |command| (format!("a command of the component {}", step.component), command);
+        step.prepare.iter().chain(&step.commands).map(String::as_str).map(named)
+    })
 }
 
 /// Lines of the `.dockerignore` beside the manifest: what no builder is sent.

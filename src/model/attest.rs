@@ -3,6 +3,8 @@
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::{Digest, ImageName, Invalid, text_newtype};
 
@@ -125,18 +127,85 @@ impl Attestations {
 }
 
 /// What is said of an artifact, without the artifact: the part of an in-toto statement that its maker knows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Predicate {
     /// A URI, by which consumers know what to make of the rest.
     #[serde(rename = "predicateType")]
     pub kind: String,
+    /// As it was written: an SBOM may be large.
     #[serde(rename = "predicate")]
-    pub content: serde_json::Value,
+    pub content: Box<RawValue>,
+}
+
+/// Something that went into a build, and is nowhere in the builder's graph.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Material {
+    pub uri: String,
+    pub digest: Digest,
+}
+
+impl Predicate {
+    pub fn is_provenance(&self) -> bool {
+        self.kind.starts_with("https://slsa.dev/provenance/")
+    }
+
+    /// A provenance that names these, too; anything else as it is.
+    #[must_use]
+    pub fn with_materials(self, materials: &[Material]) -> Self {
+        if materials.is_empty() || !self.is_provenance() {
+            return self;
+        }
+        let Ok(mut content) = serde_json::from_str::<Value>(self.content.get()) else { return self };
+        // version 1 of it, and those before
+        let definition = content.get_mut("buildDefinition").and_then(Value::as_object_mut);
+        let (place, name) = match definition {
+            Some(definition) => (definition, "resolvedDependencies"),
+            None => match content.as_object_mut() {
+                Some(whole) => (whole, "materials"),
+                None => return self,
+            },
+        };
+        let list = place.entry(name).or_insert_with(|| json!([]));
+        if list.is_null() {
+            *list = json!([]);
+        }
+        let Some(list) = list.as_array_mut() else { return self };
+        for Material { uri, digest } in materials {
+            let (algorithm, hex) = digest.as_str().split_once(':').unwrap_or_default();
+            list.push(json!({ "uri": uri, "digest": { algorithm: hex } }));
+        }
+        match serde_json::value::to_raw_value(&content) {
+            Ok(content) => Self { content, ..self },
+            Err(_) => self,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_provenance_takes_further_materials_in_either_version() {
+        let digest = Digest::of(b"base");
+        let base = [Material { uri: "pkg:docker/base@1".to_owned(), digest: digest.clone() }];
+        let hex = digest.as_str().trim_start_matches("sha256:");
+        let named = json!({ "uri": "pkg:docker/base@1", "digest": { "sha256": hex } });
+        let with = |kind: &str, content: &str| {
+            let content = RawValue::from_string(content.to_owned()).unwrap();
+            let made = Predicate { kind: kind.to_owned(), content }.with_materials(&base);
+            serde_json::from_str::<Value>(made.content.get()).unwrap()
+        };
+        let v1 =
+            with("https://slsa.dev/provenance/v1", r#"{"buildDefinition":{"resolvedDependencies":[1]}}"#);
+        assert_eq!(v1["buildDefinition"]["resolvedDependencies"], json!([1, named]));
+        let none =
+            with("https://slsa.dev/provenance/v1", r#"{"buildDefinition":{"resolvedDependencies":null}}"#);
+        assert_eq!(none["buildDefinition"]["resolvedDependencies"], json!([named]));
+        let old = with("https://slsa.dev/provenance/v0.2", r#"{"buildType":"x"}"#);
+        assert_eq!(old["materials"], json!([named]));
+        assert_eq!(with("https://spdx.dev/Document", "{}"), json!({}));
+    }
 
     #[test]
     fn what_is_asked_for_is_read_and_written_alike() {

@@ -18,13 +18,13 @@ use super::context::{Dirs, unless_stopped};
 use super::statements::Made;
 use super::{Making, Pipeline, from_report, internal};
 use crate::assemble::base::{Base, Chosen};
-use crate::assemble::ko::{self, Descriptor, Document, Epoch, Image, ImageOptions};
+use crate::assemble::ko::{self, BaseImage, Descriptor, Document, Epoch, Image, ImageOptions};
 use crate::assemble::publish::{self, Parts, Statement};
 use crate::error::Report;
 use crate::event::{BuildEvent, Failure};
 use crate::failpoint::Point;
 use crate::metrics::{self, Stage};
-use crate::model::{BuildPlan, Digest, Form, ImagePlan, KoImage, Platform, Predicate, Publication};
+use crate::model::{BuildPlan, Digest, Form, ImagePlan, KoImage, Material, Platform, Predicate, Publication};
 use crate::solve::context::GitContext;
 use crate::solve::ko::{GIT, SOURCE, WithGitDir, compile};
 use crate::solve::{DirSource, FileGraph, FileSolve, Statements};
@@ -86,15 +86,23 @@ impl Pipeline {
         }
         let scratch = self.scratch().await?;
         let out = scratch.path().join("out");
-        let (source, said) = self.compile(making, image, program, &pins, &out).await?;
+        // the base's own documents are asked for while the program is compiled
+        let bases = async { pins.base.images(&self.registry, &pins.chosen).await.map_err(failure) };
+        let compiling = self.compile(making, image, program, &pins, &out);
+        let ((source, said), bases) = tokio::try_join!(compiling, unless_stopped(job, bases))?;
         self.pass(Point::AfterSolve).await?;
         let _timing = metrics::time(Stage::Assemble);
         let assembling = async {
             let time = options.kodata_created;
-            let layers = layers::write(program, &pins, source, &out, scratch.path(), time).await?;
-            self.ko_made(image, program, &pins, &layers, &options).await
+            let writing = layers::write(program, &pins, source, &out, scratch.path(), time);
+            let copying = async {
+                publish::base_layers(&self.registry, &image.name, &pins.base, &bases).await.map_err(failure)
+            };
+            let (layers, ()) = tokio::try_join!(writing, copying)?;
+            self.ko_made(image, program, &pins, &bases, &layers, &options).await
         };
         let (made, mut kept) = unless_stopped(job, assembling).await?;
+        let said: Vec<Predicate> = said.into_iter().map(|one| one.with_materials(&[base(&pins)])).collect();
         kept.statements = self.ko_attest(image, &said, &kept.images, &made.top, true).await?;
         self.keep(plan, &image.name, fingerprint.as_ref(), &kept).await;
         self.ko_published(making, image, program, made).await
@@ -161,10 +169,10 @@ impl Pipeline {
         image: &ImagePlan,
         program: &KoImage,
         pins: &Pins,
+        bases: &[BaseImage],
         compiled: &Compiled,
         options: &ImageOptions,
     ) -> Result<(Tagged, Kept), Failure> {
-        let bases = pins.base.images(&self.registry, &pins.chosen).await.map_err(failure)?;
         let mut images: Vec<Image> = Vec::new();
         for ((base, chosen), binary) in bases.iter().zip(&pins.chosen).zip(&compiled.binaries) {
             let layers = ko::Layers {
@@ -179,11 +187,7 @@ impl Pipeline {
             .iter()
             .zip(&images)
             .zip(&compiled.binaries)
-            .map(|((base, image), binary)| Parts {
-                base,
-                image,
-                layers: vec![&compiled.kodata, &binary.file],
-            })
+            .map(|((_, image), binary)| Parts { image, layers: vec![&compiled.kodata, &binary.file] })
             .collect();
         let said = images.iter().zip(&compiled.binaries).flat_map(|(made, binary)| {
             let sbom = ko::image_sbom(TOOL, made, &binary.info);
@@ -191,24 +195,25 @@ impl Pipeline {
         });
         let said: Vec<Statement> = said.collect();
         tokio::try_join!(
-            publish::images(&self.registry, &image.name, &pins.base, &parts),
+            publish::images(&self.registry, &image.name, &parts),
             publish::content(&self.registry, &image.name, &said),
         )
         .map_err(failure)?;
-        publish::attach(&self.registry, &image.name, &said).await.map_err(failure)?;
+        let attaching = async { publish::attach(&self.registry, &image.name, &said).await.map_err(failure) };
         let kept = kept(&pins.chosen, &images);
-        let made = match (pins.base.index(), images.as_slice()) {
-            (Some(base), [_, _, ..]) => {
-                self.ko_index(image, program, base, &pins.base, &kept, options).await?
-            }
-            (_, [only]) => Tagged { top: only.manifest.clone(), index: None },
-            _ => {
-                return Err(internal(format!(
-                    "{} was compiled for no platform",
-                    program.compile.import_path
-                )));
+        let making = async {
+            match (pins.base.index(), images.as_slice()) {
+                (Some(base), [_, _, ..]) => {
+                    self.ko_index(image, program, base, &pins.base, &kept, options).await
+                }
+                (_, [only]) => Ok(Tagged { top: only.manifest.clone(), index: None }),
+                _ => {
+                    let path = &program.compile.import_path;
+                    Err(internal(format!("{path} was compiled for no platform")))
+                }
             }
         };
+        let ((), made) = tokio::try_join!(attaching, making)?;
         Ok((made, kept))
     }
 
@@ -293,6 +298,13 @@ impl Pipeline {
             unshared: image.unshared,
         })
     }
+}
+
+/// What the images stand on, which the compiler's builder does not see.
+fn base(pins: &Pins) -> Material {
+    let reference = &pins.base.reference;
+    let tag = reference.tag().map(|tag| format!("@{tag}")).unwrap_or_default();
+    Material { uri: format!("pkg:docker/{}{tag}", reference.repository()), digest: pins.base.digest.clone() }
 }
 
 fn form(indexed: bool) -> Form {

@@ -3,7 +3,7 @@
 use super::{Pipeline, RefBuild, blocking, from_report};
 use crate::error::Report;
 use crate::event::{BuildEvent, EventSink, Failure, Masker};
-use crate::model::{ImagePlan, Provenance, SecretUse};
+use crate::model::{ImagePlan, Provenance, SecretUse, SpinStep, Work};
 use crate::solve::BuildSecrets;
 use crate::store::StoredSecret;
 
@@ -65,5 +65,28 @@ pub(super) fn refuse_published(
             text: format!("{told}: build arguments stand in the image's history; mount the secret instead"),
         });
     }
-    Ok(())
+    let held = |text: &str| masker.text(text) != *text;
+    let what = match &image.work {
+        Work::Dockerfile(_) => None,
+        Work::Ko(program) if program.attest.provenance == Some(Provenance::Max) => {
+            let targets = || program.compile.targets.iter();
+            let variable = targets().flat_map(|target| &target.env).find(|(_, value)| held(value));
+            let flag = targets().flat_map(|target| &target.args).find(|arg| held(arg));
+            let named = variable.map(|(name, _)| format!("the environment's {name}"));
+            named.or_else(|| flag.map(|_| "a flag of the compiler".to_owned()))
+        }
+        Work::Spin(plan) if plan.terms.attest.provenance == Some(Provenance::Max) => {
+            let commands = |step: &SpinStep| step.prepare.iter().chain(&step.commands).any(|text| held(text));
+            let step = plan.steps.iter().find(|step| commands(step));
+            step.map(|step| format!("a command of the component {}", step.component))
+        }
+        Work::Ko(_) | Work::Spin(_) => None,
+    };
+    let Some(what) = what else { return Ok(()) };
+    let told = format!("{what} holds one of the app's secrets");
+    Err(Failure::new(
+        format!("{told}: provenance:max would publish it"),
+        format!("{told}, and the provenance that the app's settings ask for holds all that steps are told"),
+    )
+    .with_remedy("take it out, or set attest=provenance:min"))
 }

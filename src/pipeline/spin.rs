@@ -20,7 +20,9 @@ use crate::event::{BuildEvent, Failure, plain_line};
 use crate::failpoint::Point;
 use crate::fetch::{FetchConfig, Fetcher};
 use crate::metrics::{self, Stage};
-use crate::model::{Digest, Form, ImagePlan, Predicate, Publication, Sha, SpinPlan};
+use crate::model::{
+    Digest, Form, ImagePlan, Material, Predicate, Publication, Sha, SpinFetch, SpinPlan, SpinSource,
+};
 use crate::receive::tree::DirTree;
 use crate::solve::context::GitContext;
 use crate::solve::spin::{CONTEXT, Steering, steer};
@@ -77,7 +79,8 @@ impl Pipeline {
         let (built, said) = self.built(making, image, plan, scratch.path()).await?;
         self.pass(Point::AfterSolve).await?;
         let assembling = self.assembled(making, image, plan, built, files, scratch.path());
-        let made = unless_stopped(making.job, assembling).await?;
+        let (made, materials) = unless_stopped(making.job, assembling).await?;
+        let said: Vec<Predicate> = said.into_iter().map(|one| one.with_materials(&materials)).collect();
         let Artifact { media_type, digest, manifest, .. } = made;
         let statements = self.attest_artifact(image, &said, media_type, &digest, &manifest).await?;
         let kept = Kept { manifest: String::from_utf8_lossy(&manifest).into_owned(), statements };
@@ -180,7 +183,7 @@ impl Pipeline {
         built: PathBuf,
         files: BTreeMap<String, PathBuf>,
         scratch: &Path,
-    ) -> Result<Artifact, Failure> {
+    ) -> Result<(Artifact, Vec<Material>), Failure> {
         let _timing = metrics::time(Stage::Assemble);
         let (app, annotations, scratch) = (plan.app.clone(), annotations(image), scratch.to_owned());
         let (made, gathered) = blocking(move || {
@@ -197,8 +200,24 @@ impl Pipeline {
         publish(&self.registry, &image.name, &made, &gathered, &self.failpoints)
             .await
             .map_err(|e| from_report(Report::from(e)))?;
-        Ok(made)
+        Ok((made, materials(plan, &gathered)))
     }
+}
+
+/// What the builder has not seen of an application.
+fn materials(plan: &SpinPlan, gathered: &Gathered) -> Vec<Material> {
+    let material = |fetch: &SpinFetch| {
+        let uri = match &fetch.source {
+            SpinSource::Url { url, .. } => url.clone(),
+            SpinSource::Package { registry, package, version } => {
+                format!("{}/{package}@{version}", registry.as_deref().unwrap_or_default())
+            }
+            SpinSource::Path(path) => path.clone(),
+        };
+        let content = gathered.contents.get(&fetch.component)?;
+        Some(Material { uri, digest: content.wasm.digest.clone() })
+    };
+    plan.fetches.iter().filter_map(material).collect()
 }
 
 /// Those of the push, but for the title: spin.toml names the application.

@@ -15,6 +15,18 @@ use crate::model::{Digest, ImageName, Tag};
 /// More about one subject is not listed: what is listed is read whole.
 const LISTED_LIMIT: usize = 1000;
 
+/// Whose turn it is with the list of a subject: two that write one list at once would lose what the other wrote.
+#[derive(Debug, Default)]
+pub(super) struct Lists([tokio::sync::Mutex<()>; 32]);
+
+impl Lists {
+    fn of(&self, subject: &Digest) -> &tokio::sync::Mutex<()> {
+        let [first, others @ ..] = &self.0;
+        let sum = subject.as_str().bytes().fold(0, |sum: usize, byte| sum.wrapping_add(usize::from(byte)));
+        others.get(sum % (others.len() + 1)).unwrap_or(first)
+    }
+}
+
 impl Registry {
     /// Puts an image manifest that has `subject`, by digest, and sees to it that it is found there. Its blobs are there.
     pub async fn put_referrer(
@@ -48,6 +60,8 @@ impl Registry {
     ) -> Result<(), RegistryError> {
         let tag: Tag = subject.as_str().replace(':', "-").parse().expect("a digest with a dash is a tag");
         let reference = Reference::Tag(tag);
+        // the list is read, and written whole
+        let _alone = self.lists.of(subject).lock().await;
         let known = match self.get_manifest(image, &reference).await {
             Ok(manifest) => Some(manifest),
             Err(error) if matches!(*error.problem, Problem::NotFound { .. }) => None,
@@ -69,10 +83,16 @@ impl Registry {
         if listed.iter().any(|one| one.get("digest").and_then(Value::as_str) == Some(digest.as_str())) {
             return Ok(());
         }
+        let ours = descriptor(digest, bytes);
         if listed.len() >= LISTED_LIMIT {
-            return Err(refuse("too many referrers are listed there"));
+            // the oldest of what says the same of it
+            let same = |one: &Value| {
+                ["artifactType", "annotations"].iter().all(|field| one.get(*field) == ours.get(*field))
+            };
+            let oldest = listed.iter().position(same);
+            listed.remove(oldest.ok_or_else(|| refuse("too many referrers are listed there"))?);
         }
-        listed.push(descriptor(digest, bytes));
+        listed.push(ours);
         self.put_manifest(image, &reference, INDEX, index.to_string()).await.map(drop)
     }
 }

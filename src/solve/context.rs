@@ -250,7 +250,11 @@ impl Walk<'_> {
             return Err(ContextError::TooManyEntries { limit: MAX_ENTRIES });
         }
         for (name, oid, filemode) in children {
-            if matches!(name.as_slice(), b"" | b"." | b"..") || name.contains(&b'/') {
+            // git's own fsck knows more names that are `.git` to some file systems
+            if matches!(name.as_slice(), b"" | b"." | b"..")
+                || name.contains(&b'/')
+                || name.eq_ignore_ascii_case(b".git")
+            {
                 return Err(ContextError::BadName { name: shown(&name) });
             }
             let path = if dir.is_empty() { name } else { [dir, b"/", &name].concat() };

@@ -5,14 +5,16 @@
 //! the predicates go on.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
+use std::io::{BufReader, Read as _};
 use std::path::Path;
 
 use crate::kinds::attest_attrs;
 use crate::model::{Attestations, Predicate};
 
-/// As much as BuildKit reads of one, and more than one of a build of ours comes to.
-const LIMIT_BYTES: u64 = 40 << 20;
+/// All predicates of a build together: what BuildKit reads of one.
+const LIMIT_BYTES: usize = 40 << 20;
+/// A statement among files names each of them beside its predicate.
+const FILE_LIMIT_BYTES: u64 = 512 << 20;
 /// A provenance, and what a generator of SBOMs may make.
 const LIMIT: usize = 32;
 
@@ -52,7 +54,8 @@ impl Statements {
             return Ok(Vec::new());
         }
         let nonsense = |what: &str| StatementsError::Nonsense { what: what.to_owned() };
-        let mut found = BTreeMap::new();
+        let mut found: BTreeMap<String, Predicate> = BTreeMap::new();
+        let mut left = LIMIT_BYTES;
         for entry in std::fs::read_dir(out)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -62,19 +65,26 @@ impl Statements {
             if found.len() == LIMIT {
                 return Err(nonsense("more than 32 things"));
             }
-            let mut bytes = Vec::new();
-            std::fs::File::open(entry.path())?.take(LIMIT_BYTES + 1).read_to_end(&mut bytes)?;
-            if bytes.len() as u64 > LIMIT_BYTES {
-                return Err(nonsense("something of more than 40 MiB"));
+            let file = std::fs::File::open(entry.path())?;
+            if file.metadata()?.len() > FILE_LIMIT_BYTES {
+                return Err(nonsense("something of more than 512 MiB"));
             }
-            let predicate = serde_json::from_slice(&bytes)
-                .map_err(|error| nonsense(&format!("something that is no statement: {error}")))?;
+            let predicate: Predicate =
+                serde_json::from_reader(BufReader::new(file.take(FILE_LIMIT_BYTES)))
+                    .map_err(|error| nonsense(&format!("something that is no statement: {error}")))?;
+            let size = predicate.content.get().len();
+            left = left.checked_sub(size).ok_or_else(|| nonsense("more than 40 MiB"))?;
             std::fs::remove_file(entry.path())?;
             found.insert(name, predicate);
         }
-        let asked = usize::from(self.attest.provenance.is_some()) + usize::from(self.attest.sbom.is_some());
-        if found.len() < asked {
-            return Err(nonsense("less than was asked for: is it older than BuildKit 0.11?"));
+        let has = |provenance: bool| found.values().any(|one| one.is_provenance() == provenance);
+        if self.attest.provenance.is_some() && !has(true) {
+            return Err(nonsense("no provenance: is it older than BuildKit 0.11?"));
+        }
+        if let Some(generator) = &self.attest.sbom
+            && !has(false)
+        {
+            return Err(nonsense(&format!("no SBOM: {generator} made none")));
         }
         Ok(found.into_values().collect())
     }
@@ -94,12 +104,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let statements = asked();
         let own = format!("{}provenance.json", statements.export_attrs()["attestation-prefix"]);
-        let text = r#"{"_type": "x", "subject": [], "predicateType": "urn:p", "predicate": {"a": 1}}"#;
-        std::fs::write(dir.path().join(&own), text).unwrap();
+        let kind = "https://slsa.dev/provenance/v1";
+        let text =
+            format!(r#"{{"_type": "x", "subject": [], "predicateType": "{kind}", "predicate": {{"a": 1}}}}"#);
+        std::fs::write(dir.path().join(&own), &text).unwrap();
         let other = dir.path().join(".lemnos-statement-0-provenance.json");
-        std::fs::write(&other, text.replace("urn:p", "urn:of a command")).unwrap();
+        std::fs::write(&other, text.replace("/v1", "/v1 of a command")).unwrap();
         let found = statements.take(dir.path()).unwrap();
-        assert_eq!(found, [Predicate { kind: "urn:p".into(), content: serde_json::json!({"a": 1}) }]);
+        let [one] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!((one.kind.as_str(), one.content.get()), (kind, r#"{"a": 1}"#));
         assert!(other.exists() && !dir.path().join(own).exists());
     }
 
@@ -107,13 +120,17 @@ mod tests {
     fn what_is_missing_or_no_statement_is_an_error_and_nothing_asked_is_none() {
         let dir = tempfile::tempdir().unwrap();
         let error = asked().take(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("less than was asked for"), "{error}");
+        assert!(error.contains("no provenance"), "{error}");
+        let generator = format!("r.example.com/scan@sha256:{}", "a".repeat(64)).parse().unwrap();
+        let sbom = Statements::of(&Attestations { provenance: None, sbom: Some(generator) });
+        let error = sbom.take(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("r.example.com/scan") && error.ends_with("made none"), "{error}");
         let statements = asked();
         std::fs::write(dir.path().join(format!("{}p", statements.prefix)), "{}").unwrap();
         let error = statements.take(dir.path()).unwrap_err().to_string();
         assert!(error.contains("predicateType"), "{error}");
         let none = Statements::of(&Attestations::default());
         assert!(none.build_attrs().is_empty() && none.export_attrs().is_empty());
-        assert_eq!(none.take(dir.path()).unwrap(), []);
+        assert!(none.take(dir.path()).unwrap().is_empty());
     }
 }

@@ -540,6 +540,27 @@ fn an_sbom_needs_a_generator_that_is_allowed() {
     push.plan_as(&tree, "a1").unwrap();
 }
 
+/// What a builder is told stands in the larger provenance, which anybody may read who may pull.
+#[test]
+fn a_password_that_the_larger_provenance_would_publish_is_refused() {
+    let module =
+        ["go.mod = module example.com/a\\n\\ngo 1.24\\n", "main.go = package main\\n\\nfunc main() {}\\n"];
+    let env = ".ko.yaml = defaultEnv: ['GOPROXY=https://ada:pass@example.com']\\n";
+    let spin = "spin.toml = spin_manifest_version = 2\\n[application]\\nname = \"a\"\\n[[trigger.http]]\\nroute = \"/\"\\ncomponent = \"web\"\\n[component.web]\\nsource = \"web.wasm\"\\n[component.web.build]\\ncommand = \"cargo build --index https://ada:pass@example.com\"\\n";
+    for (tree, what) in [
+        (tree(&[module[0], module[1], env]), "the environment's GOPROXY"),
+        (tree(&[spin]), "a command of the component web"),
+    ] {
+        let mut push = case();
+        push.settings.attest = "provenance:max".parse().unwrap();
+        let report = push.plan_as(&tree, "a1").unwrap_err();
+        assert!(report.message.contains(&format!("{what} holds a URL with a password")), "{report}");
+        assert!(!report.message.contains("pass@"));
+        push.settings.attest = "provenance:min".parse().unwrap();
+        push.plan_as(&tree, "a1").unwrap();
+    }
+}
+
 #[test]
 fn which_refs_build() {
     let mut settings =

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use lemnos::model::{Digest, ImageName};
-use lemnos::registry::{BlobSource, Problem, Registry, RegistryConfig};
+use lemnos::model::{Digest, ImageName, Tag};
+use lemnos::registry::{BlobSource, INDEX, Problem, Registry, RegistryConfig};
 
 use crate::fake::registry::{Auth, BlobWays, FakeRegistry, Fault, digest_of};
 
@@ -274,4 +274,41 @@ async fn referrers_are_listed_by_the_registry_or_under_the_tag_that_the_spec_nam
     let digest = registry.put_referrer(&image(&fake, "new"), &subject, about("one")).await.unwrap();
     assert!(fake.at("new", digest.as_str()).is_some());
     assert_eq!(fake.at("new", &tag), None, "the registry lists it itself");
+}
+
+/// The tag's list of referrers is read and written whole.
+#[tokio::test]
+async fn referrers_of_one_subject_that_come_at_once_are_all_listed_and_old_ones_make_room() {
+    let fake = FakeRegistry::start().await;
+    let registry = Registry::new(config()).unwrap();
+    let shop = image(&fake, "shop");
+    let subject = Digest::of(b"subject");
+    let tag: Tag = subject.as_str().replace(':', "-").parse().unwrap();
+    let about = |n: usize, kind: &str| {
+        serde_json::json!({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "artifactType": kind,
+            "config": { "mediaType": "application/vnd.oci.empty.v1+json" }, "layers": [],
+            "subject": { "digest": subject.as_str() }, "annotations": { "kind": kind }, "n": n,
+        })
+        .to_string()
+    };
+    let listed = || {
+        let bytes = fake.content("shop", tag.as_str()).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&bytes).unwrap()["manifests"].as_array().unwrap().clone()
+    };
+    let puts = (0..12).map(|n| registry.put_referrer(&shop, &subject, about(n, "one")));
+    futures::future::try_join_all(puts).await.unwrap();
+    assert_eq!(listed().len(), 12);
+
+    let entry = |n: usize, kind: &str| serde_json::json!({ "digest": format!("sha256:{n:064}"), "artifactType": kind, "annotations": { "kind": kind } });
+    let mut full = vec![entry(0, "other")];
+    full.extend((1..1000).map(|n| entry(n, "one")));
+    let index = serde_json::json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": full });
+    registry.put_manifest(&shop, &tag.clone().into(), INDEX, index.to_string()).await.unwrap();
+    let newest = registry.put_referrer(&shop, &subject, about(0, "one")).await.unwrap();
+    let now = listed();
+    assert_eq!((now.len(), &now[0]), (1000, &entry(0, "other")), "what says something else stays");
+    assert_eq!((&now[1], &now[999]["digest"]), (&entry(2, "one"), &newest.as_str().into()));
+    let refused = registry.put_referrer(&shop, &subject, about(0, "third")).await.unwrap_err();
+    assert!(refused.to_string().contains("too many referrers"), "{refused}");
 }

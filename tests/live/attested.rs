@@ -115,6 +115,10 @@ fn the_provenance_of_a_go_program_refers_to_its_images_and_their_index() {
         // the toolchain is what went in
         assert!(statement["predicate"].to_string().contains("golang"), "{statement}");
     }
+    assert!(
+        said[2][0].1["predicate"].to_string().contains("pkg:docker/"),
+        "the base is not in the builder's graph"
+    );
     // the SBOM is listed beside it
     let listed = house.manifest("hello", &top.replace(':', "-")).unwrap();
     assert_eq!(listed["manifests"].as_array().unwrap().len(), 2);
@@ -126,4 +130,18 @@ fn the_provenance_of_a_go_program_refers_to_its_images_and_their_index() {
     assert_eq!(house.digest("hello", "main").unwrap(), top);
     assert_eq!(statements(&house, "hello", &top), said[2]);
     assert!(before.iter().all(|tag| house.tags("hello").contains(tag)));
+
+    // the larger one holds what the compiler is told
+    house.lemnos_reading(&["secrets", "add", "hello", "token"], "canary-of-hello").succeeded();
+    house.lemnos(&["apps", "set", "hello", "attest=provenance:max"]).succeeded();
+    house.lemnos(&["apps", "set", "hello", "build-arg.TOKEN=canary-of-hello"]).succeeded();
+    let refused = house.push(&work, &["main"]).failed();
+    refused.shows("the environment's TOKEN holds one of the app's secrets").hides("canary-of-hello");
+    house.lemnos(&["apps", "set", "hello", "build-arg.TOKEN="]).succeeded();
+    house.push(&work, &["main"]).succeeded();
+    let top = house.digest("hello", "main").unwrap();
+    // beside what was said when the same images were built before
+    let all = statements(&house, "hello", &top);
+    assert_eq!(all.len(), 2);
+    assert!(all.iter().any(|(_, said)| said["predicate"].to_string().contains("\"build\"")), "{all:?}");
 }

@@ -54,6 +54,15 @@ pub(super) fn referring(
     attachment(Document::new(EMPTY, b"{}".to_vec()), document, Some(subject), annotations)
 }
 
+#[derive(Serialize)]
+struct Statement<'a> {
+    #[serde(rename = "_type")]
+    kind: &'static str,
+    subject: &'a [serde_json::Value],
+    #[serde(flatten)]
+    predicate: &'a Predicate,
+}
+
 /// An in-toto statement of `subject`. It names `all` that came of the same build, which all stand in the repository `name`.
 pub fn statement(
     predicate: &Predicate,
@@ -65,12 +74,8 @@ pub fn statement(
         let (algorithm, hex) = digest.as_str().split_once(':').unwrap_or_default();
         json!({ "name": name, "digest": { algorithm: hex } })
     };
-    let content = json!({
-        "_type": STATEMENT,
-        "subject": all.iter().map(named).collect::<Vec<_>>(),
-        "predicateType": predicate.kind,
-        "predicate": predicate.content,
-    });
+    let subject_names: Vec<_> = all.iter().map(named).collect();
+    let content = Statement { kind: STATEMENT, subject: &subject_names, predicate };
     let annotations = BTreeMap::from([(PREDICATE_TYPE.to_owned(), predicate.kind.clone())]);
     let (media_type, size, digest) = subject;
     referring(
@@ -107,7 +112,8 @@ mod tests {
     #[test]
     fn a_statement_is_about_its_subject_and_names_all() {
         let (one, two) = (Digest::of(b"one"), Digest::of(b"two"));
-        let predicate = Predicate { kind: "urn:p".to_owned(), content: json!({ "made": "here" }) };
+        let content = serde_json::value::to_raw_value(&json!({ "made": "here" })).unwrap();
+        let predicate = Predicate { kind: "urn:p".to_owned(), content };
         let name: ImageName = "r.example.com/shop".parse().unwrap();
         let made = statement(&predicate, &name, &[one.clone(), two.clone()], (MANIFEST, 3, &two));
         let read = |of: &Document| serde_json::from_slice::<serde_json::Value>(&of.bytes).unwrap();

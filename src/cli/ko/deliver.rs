@@ -33,10 +33,8 @@ pub struct Made {
 
 impl Made {
     pub fn parts(&self) -> Vec<Parts<'_>> {
-        let images = self.bases.iter().zip(&self.images).zip(&self.binaries);
-        images
-            .map(|((base, image), binary)| Parts { base, image, layers: vec![&self.kodata, &binary.file] })
-            .collect()
+        let images = self.images.iter().zip(&self.binaries);
+        images.map(|(image, binary)| Parts { image, layers: vec![&self.kodata, &binary.file] }).collect()
     }
     pub fn name(&self) -> &str {
         ko::app_name(&self.import_path)
@@ -186,9 +184,10 @@ impl Deliver {
         let said: Vec<Statement> = said.collect();
         let parts = made.parts();
         tokio::try_join!(
-            publish::images(registry, image, &made.base, &parts),
+            publish::base_layers(registry, image, &made.base, &made.bases),
             publish::content(registry, image, &said),
         )?;
+        publish::images(registry, image, &parts).await?;
         if let Product::Index(index) = &made.product {
             publish::document(registry, image, &index.document).await?;
         }

@@ -18,8 +18,8 @@ fn place(dir: &Path, digest: &Digest) -> PathBuf {
 
 pub async fn add(registry: &Registry, dir: &Path, made: &Made) -> Result<(), Report> {
     create_dir(&dir.join("blobs/sha256"))?;
-    for parts in made.parts() {
-        for Descriptor { digest, size, .. } in parts.base.layers() {
+    for (base, parts) in made.bases.iter().zip(made.parts()) {
+        for Descriptor { digest, size, .. } in base.layers() {
             let path = place(dir, digest);
             if !path.exists() {
                 let part = path.with_extension("part");

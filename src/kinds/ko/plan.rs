@@ -19,13 +19,10 @@ const LIMIT_IMAGES: usize = 64;
 pub(super) fn plan(input: &PlanInput<'_>, wishes: &Wishes) -> Result<Draft, KindError> {
     let platforms: Vec<Platform> = wishes.platforms.iter().map(|said| said.value.clone()).collect();
     let facts = Facts { git: input.commit.git.clone(), date_s: input.commit.committed_at_s };
-    let given = arguments(input, wishes)?;
-    // the SBOM is made of the program's own build information, here
-    let attest = Attestations { provenance: provenance(input, &given)?, sbom: None };
     let found = images(&Input {
         tree: input.tree,
         platforms: &platforms,
-        arguments: &given,
+        arguments: &arguments(input, wishes)?,
         facts: &facts,
         cache_namespace: &cache_namespace(input.app_id, input.reference, input.options.dry_try),
         sources: input.sources,
@@ -38,6 +35,8 @@ pub(super) fn plan(input: &PlanInput<'_>, wishes: &Wishes) -> Result<Draft, Kind
     if found.images.len() > LIMIT_IMAGES {
         return Err(KoError::TooManyImages { found: found.images.len(), limit: LIMIT_IMAGES }.into());
     }
+    // the SBOM is made of the program's own build information, here
+    let attest = Attestations { provenance: provenance(input, published(&found.images))?, sbom: None };
     let names = names(input.image, &found.images)?;
     let programs: Vec<(String, ImageName)> = {
         let paths = found.images.iter().map(|image| image.compile.import_path.clone());
@@ -63,6 +62,16 @@ pub(super) fn plan(input: &PlanInput<'_>, wishes: &Wishes) -> Result<Draft, Kind
     let mut notes = found.notes;
     notes.extend(unused_settings(input));
     Ok(Draft { images: drafts, notes, manifests })
+}
+
+/// What compilers are told, by what it is called.
+fn published(images: &[KoImage]) -> impl Iterator<Item = (String, &str)> {
+    images.iter().flat_map(|image| &image.compile.targets).flat_map(|target| {
+        let env =
+            target.env.iter().map(|(name, value)| (format!("the environment's {name}"), value.as_str()));
+        let args = target.args.iter().map(|arg| ("a flag of the compiler".to_owned(), arg.as_str()));
+        env.chain(args)
+    })
 }
 
 /// One alone has the app's own name; several lie below it as ko names them: by the last part of their import path, and

@@ -138,7 +138,7 @@ fn names_that_are_not_utf8_are_listed_as_they_are() {
 fn names_that_no_file_can_have_are_refused() {
     let repository = Repository::new();
     let blob = repository.git.blob(b"x").unwrap();
-    for name in ["..", ".", "a/b"] {
+    for name in ["..", ".", "a/b", ".git", ".Git"] {
         let raw = [b"100644 ".as_slice(), name.as_bytes(), b"\0", blob.as_bytes()].concat();
         let tree = repository.git.odb().unwrap().write(git2::ObjectType::Tree, &raw).unwrap();
         let refused = repository.open(&repository.commit_tree(tree), "", &mut Ledger::default(), 1);

@@ -207,6 +207,17 @@ impl Run<'_> {
             .with_tail(self.context.log_tail_lines)
             .masked(self.context.secrets.masker());
         let transfers = Arc::new(TransferStats::default());
+        if let Goal::Files(files) = self.goal {
+            // what another try left would pass for this one's
+            match tokio::fs::remove_dir_all(files.out).await {
+                Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+                    let cause = format!("{}: {cause}", files.out.display());
+                    let failure = Failure::new("server error: no place for files", cause);
+                    return Err(Fault::Machinery(failure.with_remedy("tell the operator")));
+                }
+                _ => {}
+            }
+        }
         let request = match self.goal {
             Goal::Images { spec, image, insecure } => {
                 request(spec, &platforms, image, insecure, self.context, &transfers)
