@@ -171,8 +171,7 @@ impl Predicate {
         }
         let Some(list) = list.as_array_mut() else { return self };
         for Material { uri, digest } in materials {
-            let (algorithm, hex) = digest.as_str().split_once(':').unwrap_or_default();
-            list.push(json!({ "uri": uri, "digest": { algorithm: hex } }));
+            list.push(json!({ "uri": uri, "digest": { "sha256": digest.hex() } }));
         }
         match serde_json::value::to_raw_value(&content) {
             Ok(content) => Self { content, ..self },

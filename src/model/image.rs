@@ -27,6 +27,11 @@ impl Digest {
         Self::of_hash(&sha2::Sha256::digest(bytes).into())
     }
 
+    /// What follows the algorithm, which is sha256 in all of them.
+    pub fn hex(&self) -> &str {
+        self.0.strip_prefix("sha256:").unwrap_or(&self.0)
+    }
+
     /// The digest whose SHA-256 has been computed piece by piece.
     pub fn of_hash(hash: &[u8; 32]) -> Self {
         Self(format!("sha256:{}", hex::encode(hash)))

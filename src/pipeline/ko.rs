@@ -89,7 +89,9 @@ impl Pipeline {
         // the base's own documents are asked for while the program is compiled
         let bases = async { pins.base.images(&self.registry, &pins.chosen).await.map_err(failure) };
         let compiling = self.compile(making, image, program, &pins, &out);
-        let ((source, said), bases) = tokio::try_join!(compiling, unless_stopped(job, bases))?;
+        // a compile is seen to its end whatever becomes of them: what the builder was sent has to be remembered
+        let (compiled, bases) = tokio::join!(compiling, unless_stopped(job, bases));
+        let ((source, said), bases) = (compiled?, bases?);
         self.pass(Point::AfterSolve).await?;
         let _timing = metrics::time(Stage::Assemble);
         let assembling = async {

@@ -209,9 +209,10 @@ fn materials(plan: &SpinPlan, gathered: &Gathered) -> Vec<Material> {
     let material = |fetch: &SpinFetch| {
         let uri = match &fetch.source {
             SpinSource::Url { url, .. } => url.clone(),
-            SpinSource::Package { registry, package, version } => {
-                format!("{}/{package}@{version}", registry.as_deref().unwrap_or_default())
+            SpinSource::Package { registry: Some(registry), package, version } => {
+                format!("{registry}/{package}@{version}")
             }
+            SpinSource::Package { registry: None, package, version } => format!("{package}@{version}"),
             SpinSource::Path(path) => path.clone(),
         };
         let content = gathered.contents.get(&fetch.component)?;

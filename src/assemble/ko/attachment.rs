@@ -70,10 +70,7 @@ pub fn statement(
     all: &[Digest],
     subject: (&str, u64, &Digest),
 ) -> Attachment {
-    let named = |digest: &Digest| {
-        let (algorithm, hex) = digest.as_str().split_once(':').unwrap_or_default();
-        json!({ "name": name, "digest": { algorithm: hex } })
-    };
+    let named = |digest: &Digest| json!({ "name": name, "digest": { "sha256": digest.hex() } });
     let subject_names: Vec<_> = all.iter().map(named).collect();
     let content = Statement { kind: STATEMENT, subject: &subject_names, predicate };
     let annotations = BTreeMap::from([(PREDICATE_TYPE.to_owned(), predicate.kind.clone())]);

@@ -212,15 +212,11 @@ fn package(id: String, name: String, purl: String) -> Package {
 }
 
 fn sha256(digest: &Digest) -> Checksum {
-    Checksum { algorithm: "SHA256", checksum_value: hex_of(digest).to_owned() }
-}
-
-fn hex_of(digest: &Digest) -> &str {
-    digest.as_str().split_once(':').map_or("", |(_, hex)| hex)
+    Checksum { algorithm: "SHA256", checksum_value: digest.hex().to_owned() }
 }
 
 fn oci_id(digest: &Digest) -> String {
-    format!("SPDXRef-Package-sha256-{}", hex_of(digest))
+    format!("SPDXRef-Package-sha256-{}", digest.hex())
 }
 
 fn module_id(module: &Module) -> String {
