@@ -69,7 +69,17 @@ fn planned(tree: &MemoryTree, platforms: &[&str]) -> Result<Images, KindError> {
 
 /// Variables that are ours: of a machine's own ko would take whatever is there.
 fn without_ours(env: &[(String, String)]) -> BTreeMap<String, String> {
-    let ours = ["GIT_TERMINAL_PROMPT", "GOCACHE", "GOMODCACHE", "GOPATH", "GOTOOLCHAIN", "HOME", "PATH"];
+    let ours = [
+        "GIT_TERMINAL_PROMPT",
+        "GOCACHE",
+        "GOGC",
+        "GOMEMLIMIT",
+        "GOMODCACHE",
+        "GOPATH",
+        "GOTOOLCHAIN",
+        "HOME",
+        "PATH",
+    ];
     env.iter().filter(|(name, _)| !ours.contains(&name.as_str())).cloned().collect()
 }
 

@@ -38,14 +38,16 @@ use crate::model::{KoImage, Platform, SourceRules};
 use crate::registry::Registry;
 
 /// What of the environment is Go's, and reaches the compiler.
-const GO_VARIABLES: [&str; 13] = [
+const GO_VARIABLES: [&str; 15] = [
     "CGO_ENABLED",
     "GO111MODULE",
     "GOAMD64",
     "GOARM",
     "GOEXPERIMENT",
     "GOFLAGS",
+    "GOGC",
     "GOINSECURE",
+    "GOMEMLIMIT",
     "GONOPROXY",
     "GONOSUMDB",
     "GOPRIVATE",
