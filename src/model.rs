@@ -26,7 +26,7 @@ pub mod tree;
 
 pub use access::{Access, Deploy, Grant, KeyOwner, Role, User, Visible};
 pub use app::{App, AppName, AppSettings, Compression, LayerCache, UserName};
-pub use attest::{Attest, Attestations, Generator, Material, Predicate, Provenance, Sbom};
+pub use attest::{Attest, Attestations, Generator, Material, Predicate, Provenance, Sbom, UnknownProvenance};
 pub use build::{Actor, Behind, Build, BuildId, BuildState};
 pub use builder::{BuilderState, BuilderStatus};
 pub use destination::Destinations;

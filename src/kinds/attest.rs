@@ -1,4 +1,6 @@
 //! What a build is to attest: what the app's settings ask for, and whether it may be had.
+//!
+//! Must not ask a builder or a registry: planning stays pure.
 
 use super::{KindError, PlanInput};
 use crate::model::{Attestations, Provenance, Sbom};

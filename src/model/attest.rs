@@ -137,6 +137,9 @@ pub struct Predicate {
     pub content: Box<RawValue>,
 }
 
+/// SLSA's; its version follows.
+const PROVENANCE: &str = "https://slsa.dev/provenance/";
+
 /// Something that went into a build, and is nowhere in the builder's graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Material {
@@ -146,38 +149,45 @@ pub struct Material {
 
 impl Predicate {
     pub fn is_provenance(&self) -> bool {
-        self.kind.starts_with("https://slsa.dev/provenance/")
+        self.kind.starts_with(PROVENANCE)
     }
 
     /// A provenance that names these, too; anything else as it is.
-    #[must_use]
-    pub fn with_materials(self, materials: &[Material]) -> Self {
+    pub fn with_materials(self, materials: &[Material]) -> Result<Self, UnknownProvenance> {
         if materials.is_empty() || !self.is_provenance() {
-            return self;
+            return Ok(self);
         }
-        let Ok(mut content) = serde_json::from_str::<Value>(self.content.get()) else { return self };
-        // version 1 of it, and those before
-        let definition = content.get_mut("buildDefinition").and_then(Value::as_object_mut);
-        let (place, name) = match definition {
-            Some(definition) => (definition, "resolvedDependencies"),
-            None => match content.as_object_mut() {
-                Some(whole) => (whole, "materials"),
-                None => return self,
-            },
+        let unknown = || UnknownProvenance { kind: self.kind.clone() };
+        let mut content = serde_json::from_str::<Value>(self.content.get()).map_err(|_| unknown())?;
+        let version = self.kind.trim_start_matches(PROVENANCE);
+        let (place, name) = if version.starts_with("v0.") {
+            (Some(&mut content), "materials")
+        } else if matches!(version.split('.').next(), Some("v1")) {
+            (content.get_mut("buildDefinition"), "resolvedDependencies")
+        } else {
+            return Err(unknown());
         };
-        let list = place.entry(name).or_insert_with(|| json!([]));
+        let place = place.and_then(Value::as_object_mut).ok_or_else(unknown)?;
+        let list = place.entry(name).or_insert(Value::Null);
         if list.is_null() {
             *list = json!([]);
         }
-        let Some(list) = list.as_array_mut() else { return self };
+        let list = list.as_array_mut().ok_or_else(unknown)?;
         for Material { uri, digest } in materials {
             list.push(json!({ "uri": uri, "digest": { "sha256": digest.hex() } }));
         }
-        match serde_json::value::to_raw_value(&content) {
-            Ok(content) => Self { content, ..self },
-            Err(_) => self,
-        }
+        let content = serde_json::value::to_raw_value(&content).map_err(|_| unknown())?;
+        Ok(Self { content, ..self })
     }
+}
+
+/// A provenance without the place where what went into a build is named: it would be attached with a part of that missing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the builder's provenance, {kind:?}, is of no shape that is known: what it was made of cannot be named in it"
+)]
+pub struct UnknownProvenance {
+    pub kind: String,
 }
 
 #[cfg(test)]
@@ -190,10 +200,12 @@ mod tests {
         let base = [Material { uri: "pkg:docker/base@1".to_owned(), digest: digest.clone() }];
         let hex = digest.as_str().trim_start_matches("sha256:");
         let named = json!({ "uri": "pkg:docker/base@1", "digest": { "sha256": hex } });
-        let with = |kind: &str, content: &str| {
+        let made = |kind: &str, content: &str| {
             let content = RawValue::from_string(content.to_owned()).unwrap();
-            let made = Predicate { kind: kind.to_owned(), content }.with_materials(&base);
-            serde_json::from_str::<Value>(made.content.get()).unwrap()
+            Predicate { kind: kind.to_owned(), content }.with_materials(&base)
+        };
+        let with = |kind: &str, content: &str| {
+            serde_json::from_str::<Value>(made(kind, content).unwrap().content.get()).unwrap()
         };
         let v1 =
             with("https://slsa.dev/provenance/v1", r#"{"buildDefinition":{"resolvedDependencies":[1]}}"#);
@@ -204,6 +216,15 @@ mod tests {
         let old = with("https://slsa.dev/provenance/v0.2", r#"{"buildType":"x"}"#);
         assert_eq!(old["materials"], json!([named]));
         assert_eq!(with("https://spdx.dev/Document", "{}"), json!({}));
+        for (kind, content) in [
+            ("https://slsa.dev/provenance/v2", r#"{"buildDefinition":{}}"#),
+            ("https://slsa.dev/provenance/v1", "{}"),
+            ("https://slsa.dev/provenance/v1", r#"{"buildDefinition":{"resolvedDependencies":{}}}"#),
+            ("https://slsa.dev/provenance/v0.2", "[]"),
+        ] {
+            let refused = made(kind, content).unwrap_err();
+            assert_eq!(refused, UnknownProvenance { kind: kind.to_owned() }, "{content}");
+        }
     }
 
     #[test]

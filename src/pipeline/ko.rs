@@ -15,7 +15,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::context::{Dirs, unless_stopped};
-use super::statements::Made;
+use super::statements::{Made, completed};
 use super::{Making, Pipeline, from_report, internal};
 use crate::assemble::base::{Base, Chosen};
 use crate::assemble::ko::{self, BaseImage, Descriptor, Document, Epoch, Image, ImageOptions};
@@ -104,7 +104,7 @@ impl Pipeline {
             self.ko_made(image, program, &pins, &bases, &layers, &options).await
         };
         let (made, mut kept) = unless_stopped(job, assembling).await?;
-        let said: Vec<Predicate> = said.into_iter().map(|one| one.with_materials(&[base(&pins)])).collect();
+        let said = completed(said, &[base(&pins)])?;
         kept.statements = self.ko_attest(image, &said, &kept.images, &made.top, true).await?;
         self.keep(plan, &image.name, fingerprint.as_ref(), &kept).await;
         self.ko_published(making, image, program, made).await

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::context::{Dirs, unless_stopped};
+use super::statements::completed;
 use super::{Making, Pipeline, blocking, from_report};
 use crate::assemble::spin::{
     Artifact, Gathered, Places, Renewed, Sources, artifact, fetched, gather, manifest, publish, renewed,
@@ -80,7 +81,7 @@ impl Pipeline {
         self.pass(Point::AfterSolve).await?;
         let assembling = self.assembled(making, image, plan, built, files, scratch.path());
         let (made, materials) = unless_stopped(making.job, assembling).await?;
-        let said: Vec<Predicate> = said.into_iter().map(|one| one.with_materials(&materials)).collect();
+        let said = completed(said, &materials)?;
         let Artifact { media_type, digest, manifest, .. } = made;
         let statements = self.attest_artifact(image, &said, media_type, &digest, &manifest).await?;
         let kept = Kept { manifest: String::from_utf8_lossy(&manifest).into_owned(), statements };

@@ -7,15 +7,27 @@
 use super::{Pipeline, from_report};
 use crate::assemble::ko::IN_TOTO;
 use crate::assemble::publish::{self, Statement};
-use crate::error::Report;
+use crate::error::{Kind, Report};
 use crate::event::Failure;
-use crate::model::{Digest, ImageName, Predicate};
+use crate::model::{Digest, ImageName, Material, Predicate};
 
 /// More is not read again: it is built anew instead.
 const LIMIT_BYTES: u64 = 64 << 20;
 
 /// Something that stands in the registry: media type, size, digest.
 pub(super) type Made<'a> = (&'a str, u64, &'a Digest);
+
+/// What was said, with what the builder could not know of.
+pub(super) fn completed(said: Vec<Predicate>, materials: &[Material]) -> Result<Vec<Predicate>, Failure> {
+    said.into_iter().map(|one| one.with_materials(materials)).collect::<Result<_, _>>().map_err(|unknown| {
+        let report = Report::new(Kind::Unavailable, unknown.to_string());
+        from_report(
+            report.hint(
+                "build without provenance (apps set APP attest=off), or with another version of BuildKit",
+            ),
+        )
+    })
+}
 
 impl Pipeline {
     /// Attaches what was said of a build to each of `made`; `all` came of it. Returns where it is found later.

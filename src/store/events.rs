@@ -17,15 +17,20 @@ impl Store {
         if known.fetch_optional(&mut *tx).await?.is_none() {
             return Err(StoreError::NoBuild(build.to_string()));
         }
-        for recorded in events {
-            sqlx::query("INSERT INTO events (build_id, seq, at_ms, event_json) VALUES (?, ?, ?, ?)")
-                .bind(build.as_str())
-                .bind(signed(recorded.seq))
-                .bind(signed(recorded.at_ms))
-                .bind(to_json("events.event_json", &recorded.event)?)
-                .execute(&mut *tx)
-                .await?;
-        }
+        // one statement for all of them: each has its way to the database's thread and back
+        let rows = events.iter().map(|recorded| {
+            let json = to_json("events.event_json", &recorded.event)?;
+            Ok((signed(recorded.seq), signed(recorded.at_ms), json))
+        });
+        let rows = rows.collect::<Result<Vec<_>>>()?;
+        sqlx::query(
+            "INSERT INTO events (build_id, seq, at_ms, event_json)
+             SELECT ?, value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)",
+        )
+        .bind(build.as_str())
+        .bind(to_json("events", &rows)?)
+        .execute(&mut *tx)
+        .await?;
         tx.commit().await?;
         self.builds_changed();
         Ok(())

@@ -470,6 +470,10 @@ async fn events_are_appended_whole_and_read_in_pages() {
         "all or none"
     );
     assert_eq!(store.events(&record.id, 1, 1).await.unwrap(), [event(1)]);
+    let line = "\0 \u{1b}[1m \"quoted\" \\u0000 \u{2028} é 🦀 \u{fffd}".to_owned();
+    let odd = Recorded { seq: 3, at_ms: 30, event: BuildEvent::StepLog { step: 1, line } };
+    store.append_events(&record.id, std::slice::from_ref(&odd)).await.unwrap();
+    assert_eq!(store.events(&record.id, 3, 1).await.unwrap(), [odd], "byte for byte");
     let unknown: BuildId = name(&"f".repeat(32));
     assert!(matches!(store.append_events(&unknown, &[event(0)]).await, Err(StoreError::NoBuild(_))));
 }

@@ -107,12 +107,13 @@ CONFIG
 
 # ---- ours
 
-# Housekeeping waits, as the peer's `git gc` does.
+# Housekeeping waits, as the peer's `git gc` does. As many builds run at once as there are pushers: the peer's hook knows no bound, lemnos
+# has four at once unless told otherwise.
 serve_ours() { # NAME FLAG…: sets ours_pid, ours_addr and ours_data
   local name=$1 deadline=$((SECONDS + 60)); shift
   ours_data=$scratch/$name
   mkdir -p "$ours_data"
-  caged "$name" env LEMNOS_HOUSEKEEPING_SECONDS=86400 LEMNOS_SSH_LIMITS_CONNECTIONS=10000 \
+  caged "$name" env LEMNOS_HOUSEKEEPING_SECONDS=86400 LEMNOS_SSH_LIMITS_CONNECTIONS=10000 LEMNOS_CONCURRENT_BUILDS=20 \
     "$lemnos" serve --data "$ours_data" --ssh 127.0.0.1:0 --http 127.0.0.1:0 --builder "$LEMNOS_TEST_BUILDKIT_ADDR" \
     --registry "$LEMNOS_TEST_REGISTRY_ADDR/ours" "$@" >"$ours_data.log" 2>&1
   ours_pid=$!

@@ -1,4 +1,6 @@
 //! What is said of an image as something that a registry stores: one document as the layer of a manifest.
+//!
+//! Must not touch a registry: what is made here is put by `publish`.
 
 use std::collections::BTreeMap;
 
