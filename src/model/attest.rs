@@ -159,7 +159,7 @@ impl Predicate {
         }
         let unknown = || UnknownProvenance { kind: self.kind.clone() };
         let mut content = serde_json::from_str::<Value>(self.content.get()).map_err(|_| unknown())?;
-        let version = self.kind.trim_start_matches(PROVENANCE);
+        let version = self.kind.strip_prefix(PROVENANCE).unwrap_or_default();
         let (place, name) = if version.starts_with("v0.") {
             (Some(&mut content), "materials")
         } else if matches!(version.split('.').next(), Some("v1")) {

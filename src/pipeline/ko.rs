@@ -92,6 +92,7 @@ impl Pipeline {
         // a compile is seen to its end whatever becomes of them: what the builder was sent has to be remembered
         let (compiled, bases) = tokio::join!(compiling, unless_stopped(job, bases));
         let ((source, said), bases) = (compiled?, bases?);
+        let said = completed(said, &[base(&pins)])?;
         self.pass(Point::AfterSolve).await?;
         let _timing = metrics::time(Stage::Assemble);
         let assembling = async {
@@ -104,7 +105,6 @@ impl Pipeline {
             self.ko_made(image, program, &pins, &bases, &layers, &options).await
         };
         let (made, mut kept) = unless_stopped(job, assembling).await?;
-        let said = completed(said, &[base(&pins)])?;
         kept.statements = self.ko_attest(image, &said, &kept.images, &made.top, true).await?;
         self.keep(plan, &image.name, fingerprint.as_ref(), &kept).await;
         self.ko_published(making, image, program, made).await

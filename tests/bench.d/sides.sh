@@ -146,7 +146,7 @@ stop() { # PID: of the last server that was started
 commands() {
   echo "    client, both: git push -q builder main   (ssh with KexAlgorithms=curve25519-sha256)"
   [ -n "$peer_only" ] ||
-    echo "    ours: LEMNOS_HOUSEKEEPING_SECONDS=86400 lemnos serve --builder $LEMNOS_TEST_BUILDKIT_ADDR --registry $LEMNOS_TEST_REGISTRY_ADDR/ours"
+    echo "    ours: LEMNOS_HOUSEKEEPING_SECONDS=86400 LEMNOS_CONCURRENT_BUILDS=20 lemnos serve --builder $LEMNOS_TEST_BUILDKIT_ADDR --registry $LEMNOS_TEST_REGISTRY_ADDR/ours"
   echo "    peer: sshd with MaxStartups 1000, receive.fsckObjects=true, receive.autogc=false, and this pre-receive:"
   hook tiny gzip | sed 's/^/      | /'
   case " ${scenarios[*]} " in *" pushes "*)
