@@ -13,6 +13,8 @@ mod crash;
 #[path = "../../tests/fake/registry.rs"]
 mod fake_registry;
 mod order;
+#[path = "../../tests/fake/port.rs"]
+mod port;
 #[path = "../../tests/fake/process.rs"]
 mod process;
 mod race;

@@ -95,8 +95,7 @@ impl House {
     }
 
     fn over(home: TempDir) -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let ssh = listener.local_addr().unwrap().to_string();
+        let ssh = crate::fake::port::own().to_string();
         let builder = FakeBuilder::start(home.path());
         let registry = FakeRegistry::start_process();
         registry.demand_children();

@@ -4,5 +4,6 @@
 pub mod builder;
 pub mod buildkitd;
 pub mod pki;
+pub mod port;
 pub mod process;
 pub mod registry;

@@ -145,7 +145,7 @@ impl FakeRegistry {
     /// One that can be killed and started again; what it holds stays.
     pub fn start_process() -> Self {
         let state = Arc::new(Mutex::new(State { token_uses: usize::MAX, ..State::default() }));
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = std::net::TcpListener::bind(super::port::own()).unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let process = Process::default();
         serve(&process, listener, state.clone());

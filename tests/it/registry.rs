@@ -205,8 +205,7 @@ async fn connections_that_fail_are_told_apart() {
         let image = format!("{host}/shop").parse().unwrap();
         *client(config).head_manifest(&image, &tag("main")).await.unwrap_err().problem
     };
-    // a port that was free a moment ago
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = crate::fake::port::own();
     assert_eq!(problem(once(), &free.to_string()).await, Problem::ConnectionRefused);
 
     let fake = FakeRegistry::start().await;

@@ -1,6 +1,5 @@
 //! A buildkitd of one test, beside the one that all live tests share: to be killed, stopped, had back, or spoken to over TLS.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -38,7 +37,7 @@ impl OwnBuilder {
 
     /// On loopback, with the certificate `server` and for clients of the authority `ca`, both of `pki`.
     pub fn start_tls(pki: &Path, server: &str) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let free = crate::port::own();
         let address = format!("tcp://{free}");
         let file = |name: &str| pki.join(name).display().to_string();
         let listen = format!(

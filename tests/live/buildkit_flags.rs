@@ -129,7 +129,7 @@ impl Drop for GitDaemon {
 
 impl GitDaemon {
     fn start(root: &Path) -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = crate::port::own().port();
         let exec = Command::new("git").arg("--exec-path").output().unwrap();
         let program = Path::new(String::from_utf8(exec.stdout).unwrap().trim()).join("git-daemon");
         let child = Command::new(program)

@@ -40,7 +40,7 @@ impl Drop for Guarded {
 
 impl Guarded {
     fn start(dir: TempDir, auth: &str) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = crate::port::own().port();
         let address = format!("127.0.0.1:{port}");
         let config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{address}\", secret: x}}\nauth:\n{auth}",

@@ -224,7 +224,7 @@ fn behind_ssh(builder: &OwnBuilder) -> Shop {
     ] {
         good(Command::new("git").args(args).current_dir(&repository));
     }
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = crate::port::own().port();
     let config = format!(
         "ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\nUsePAM no\n\
          UseDNS no\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n",

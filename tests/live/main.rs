@@ -45,6 +45,8 @@ mod metrics;
 #[path = "../fake/pki.rs"]
 mod pki;
 mod pool;
+#[path = "../fake/port.rs"]
+mod port;
 mod privileges;
 mod push;
 mod quickstart;

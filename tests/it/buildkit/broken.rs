@@ -357,7 +357,7 @@ async fn what_cannot_be_reached_says_so() {
     let error = Client::connect(&endpoint, SOON).await.unwrap_err();
     assert!(matches!(error, Error::Connect { .. }) && error.is_temporary(), "{error:?}");
 
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let closed = crate::fake::port::own();
     let endpoint = Endpoint { address: format!("tcp://{closed}").parse().unwrap(), tls: None };
     let error = Client::connect(&endpoint, SOON).await.unwrap_err();
     assert!(matches!(error, Error::Connect { .. }), "{error:?}");

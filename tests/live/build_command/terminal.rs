@@ -78,7 +78,11 @@ fn a_terminal_shows_frames_of_its_width_and_finished_steps_as_a_number() {
         }
         let ended = Ended::of(command.output().unwrap()).good();
         let told = ended.text();
-        assert!(told.contains("\u{1b}[4A") || told.contains("\u{1b}[5A"), "drawn over each other: {told:?}");
+        // how high the one is that the next one is drawn over, is a matter of when the daemon tells
+        assert!(
+            (2..=5).any(|rows| told.contains(&format!("\x1b[{rows}A"))),
+            "drawn over each other: {told:?}"
+        );
         // while it runs, a step and what it says
         assert!(
             told.contains("=> [2/3] RUN printf") && told.contains(&format!("evil-{}", bench.word)),
