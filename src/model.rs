@@ -31,7 +31,7 @@ pub use build::{Actor, Behind, Build, BuildId, BuildState};
 pub use builder::{BuilderState, BuilderStatus};
 pub use destination::Destinations;
 pub use git::{RefName, RefUpdate, Sha};
-pub use go::{GoCompile, GoTarget, KoData, KoExtras, KoImage};
+pub use go::{DEBUGGER, GoCompile, GoTarget, KoData, KoExtras, KoImage};
 pub use image::{Digest, ImageName, ImagePrefix, Platform, Tag};
 pub use key::{Fingerprint, UserKey};
 pub use login::{RegistryLogin, RegistryPlace, Secret};

@@ -46,7 +46,7 @@ pub use image::{
     index, product,
 };
 pub use kodata::{Entry, KODATA_ROOT, MemorySource, Node, Source, kodata};
-pub use layer::{APP_DIRECTORY, DEBUGGER, Layer, app_name, binary_tar, compress, kodata_tar};
+pub use layer::{APP_DIRECTORY, Layer, app_name, binary_tar, compress, kodata_tar};
 pub use naming::{Naming, printed};
 pub use platform::{BasePlatform, Platforms, Wanted};
 pub use reference::BaseReference;

@@ -1,4 +1,4 @@
-//! The two layers of a ko image, written into files: kodata, and the program that a builder compiled.
+//! The layers of a ko image, written into files: kodata, and the program and its debugger that a builder compiled.
 //!
 //! A builder's output is not trusted: what is no regular file is refused, so that a link leads to no file of this machine.
 //! Must not ask a registry.
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::ko::{self, BuildInfo, Capabilities, Epoch, KoError, Source};
 use super::publish::LayerFile;
+use crate::model::DEBUGGER;
 
 /// gzip's fastest, as ko has it.
 const LEVEL: u32 = 1;
@@ -38,17 +39,37 @@ pub fn binary(
     capabilities: Option<&Capabilities>,
     path: PathBuf,
 ) -> Result<Binary, KoError> {
-    let failed = |cause| KoError::Read { name: name.to_owned(), cause };
-    let found = std::fs::symlink_metadata(compiled).map_err(failed)?;
+    let size = size(compiled, name)?;
+    let open = || File::open(compiled).map(BufReader::new).map_err(unread(name));
+    let info = BuildInfo::read(&mut open()?)?;
+    let mut content = open()?;
+    let file = layer(path, |out| ko::binary_tar(name, size, capabilities, &mut content, out))?;
+    Ok(Binary { file, info })
+}
+
+/// The debugger at `compiled`, as a layer in the new file `path`: with the capabilities of the program that it starts.
+pub fn debugger(
+    compiled: &Path,
+    capabilities: Option<&Capabilities>,
+    path: PathBuf,
+) -> Result<LayerFile, KoError> {
+    let size = size(compiled, DEBUGGER)?;
+    let mut content = File::open(compiled).map(BufReader::new).map_err(unread(DEBUGGER))?;
+    layer(path, |out| ko::binary_tar(DEBUGGER, size, capabilities, &mut content, out))
+}
+
+fn unread(name: &str) -> impl Fn(std::io::Error) -> KoError {
+    move |cause| KoError::Read { name: name.to_owned(), cause }
+}
+
+/// Of what a builder sent; only of a regular file.
+fn size(compiled: &Path, name: &str) -> Result<u64, KoError> {
+    let found = std::fs::symlink_metadata(compiled).map_err(unread(name))?;
     if !found.is_file() {
         let problem = "the compiler's output is no file".to_owned();
         return Err(KoError::BuildInfo { problem });
     }
-    let open = || File::open(compiled).map(BufReader::new).map_err(failed);
-    let info = BuildInfo::read(&mut open()?)?;
-    let mut content = open()?;
-    let file = layer(path, |out| ko::binary_tar(name, found.len(), capabilities, &mut content, out))?;
-    Ok(Binary { file, info })
+    Ok(found.len())
 }
 
 fn layer(
@@ -74,6 +95,7 @@ mod tests {
         let refused = binary(&sent, "web", None, dir.path().join("layer"));
         assert!(matches!(refused, Err(KoError::BuildInfo { .. })), "a link");
         assert!(!dir.path().join("layer").exists());
+        assert!(matches!(debugger(&sent, None, dir.path().join("layer")), Err(KoError::BuildInfo { .. })));
         std::fs::remove_file(&sent).unwrap();
         std::fs::create_dir(&sent).unwrap();
         assert!(binary(&sent, "web", None, dir.path().join("layer")).is_err(), "a directory");

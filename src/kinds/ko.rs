@@ -26,6 +26,7 @@ pub use errors::KoError;
 pub use extras::KoWishes;
 pub use facts::{Facts, GitFacts};
 pub use images::{Images, Input, Program, images};
+pub use recipe::debugger;
 pub use reference::full as full_reference;
 pub use resolving::resolved;
 pub use yaml::At;

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Attestations, ImageName, Platform, Sha};
 
+/// What a debugger's file is called, in results of compiles and in images.
+pub const DEBUGGER: &str = "dlv";
+
 /// One image of a Go program, as ko would make it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KoImage {
@@ -95,11 +98,19 @@ pub struct GoTarget {
     pub env: Vec<(String, String)>,
     /// Between `go` and the output's name: `build`, flags, `-ldflags=…`.
     pub args: Vec<String>,
+    /// What is compiled beside the program, which is started under it: a package with its version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub debugger: Option<String>,
 }
 
 impl GoTarget {
     /// The directory of the result that holds this target's program: `linux_arm_v7`.
     pub fn directory(&self) -> String {
         self.platform.to_string().replace('/', "_")
+    }
+
+    /// The file of the result that is this target's debugger. No target's directory has such a name.
+    pub fn debugger_file(&self) -> String {
+        format!("debugger_{}/{DEBUGGER}", self.directory())
     }
 }

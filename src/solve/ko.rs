@@ -1,18 +1,18 @@
 //! A Go program's compile as one LLB graph: every target beside the others, on the builder's own platform, nothing emulated.
 //!
-//! Equal inputs give equal bytes. The result holds a directory for each target (`linux_arm_v7/NAME`) and nothing else, for a
-//! local export. The source lies at `/src`, and its `.git` in it, as `go` writes the commit into programs. Each run has an
+//! Equal inputs give equal bytes. The result holds a directory for each target (`linux_arm_v7/NAME`), where wanted one with its
+//! debugger, and nothing else, for a local export. The source lies at `/src`, and its `.git` in it, as `go` writes the commit into programs. Each run has an
 //! environment that is said whole; caches are the ref's own.
 
 use std::io::Read;
 use std::sync::Arc;
 
 use crate::buildkit::llb::{
-    CacheSharing, Constraints, Definition, FileActions, Image, LlbError, Local, MakeDir, Mount, Platform,
-    ResolveMode, Run, Secret, Ssh, State, merge,
+    CacheSharing, Constraints, Copy, Definition, FileActions, Image, LlbError, Local, MakeDir, Mount,
+    Platform, ResolveMode, Run, Secret, Ssh, State, merge,
 };
 use crate::buildkit::session::filesync::{DirSource, Entry, SourceError, mode};
-use crate::model::{GoCompile, GoTarget};
+use crate::model::{DEBUGGER, GoCompile, GoTarget};
 
 /// The names under which the session serves what is compiled.
 pub const SOURCE: &str = "source";
@@ -37,7 +37,10 @@ pub fn compile(
     let toolchain = toolchain(compile, builder);
     let source = Source::of(has_git);
     let built = compile.targets.iter().map(|target| build(compile, program, target, &toolchain, &source));
-    let built: Vec<State> = built.collect();
+    let debuggers = compile.targets.iter().filter_map(|target| {
+        target.debugger.as_ref().map(|package| debugger(compile, package, target, &toolchain, builder))
+    });
+    let built: Vec<State> = built.chain(debuggers).collect();
     // laid on top of each other, as they share no name: copies of programs take longer than that
     let result = merge(&built, Constraints::new().custom_name("gather the programs"));
     // the session's directories are told apart by the ref's name space: a random id would make every graph another one
@@ -114,7 +117,47 @@ fn build(compile: &GoCompile, program: &str, target: &GoTarget, toolchain: &Stat
     for (name, value) in &target.env {
         run = run.env(name, value);
     }
-    run = source.mounted(run).mount(Mount::bind(OUT, &out));
+    run = equipped(source.mounted(run), compile, target).mount(Mount::bind(OUT, &out));
+    toolchain.run(run).mount(OUT).unwrap_or_else(State::scratch)
+}
+
+/// What one `go install` leaves of a target's debugger: its file, in a directory of its own. The step reads nothing of the
+/// source, so that it is done once and not with each commit.
+fn debugger(
+    compile: &GoCompile,
+    package: &str,
+    target: &GoTarget,
+    toolchain: &State,
+    builder: &Platform,
+) -> State {
+    let named = |what: &str| Constraints::new().custom_name(format!("[{}] {what}", target.platform));
+    let args = ["go", "install", "-trimpath", "-ldflags=-s -w", package].map(str::to_owned);
+    let mut run = Run::args(args).dir("/").constraints(named(&format!("go install {package}")));
+    for (name, value) in &target.env {
+        run = run.env(name, value);
+    }
+    // the app's own flags and workspace are not the debugger's; programs for other platforms go nowhere but below GOPATH
+    for (name, value) in
+        [("CGO_ENABLED", "0"), ("GOBIN", ""), ("GOFLAGS", ""), ("GOPATH", OUT), ("GOWORK", "off")]
+    {
+        run = run.env(name, value);
+    }
+    let run = equipped(run, compile, target).mount(Mount::bind(OUT, &State::scratch()));
+    let made = toolchain.run(run).mount(OUT).unwrap_or_else(State::scratch);
+    let Platform { os, architecture, .. } = builder;
+    let own = (os.as_str(), architecture.as_str()) == (&target.platform.os, &target.platform.arch);
+    let subdirectory =
+        if own { String::new() } else { format!("{}_{}/", target.platform.os, target.platform.arch) };
+    let file = target.debugger_file();
+    let directory = file.rsplit_once('/').map_or("", |(directory, _)| directory);
+    let kept = FileActions::new()
+        .mkdir(MakeDir::new(format!("/{directory}"), 0o755).created(0))
+        .copy(Copy::new(&made, format!("/bin/{subdirectory}{DEBUGGER}"), format!("/{file}")));
+    State::scratch().file(kept, named(&format!("/{directory}")))
+}
+
+/// The ref's caches and the app's secrets: what every run of Go has beside its environment.
+fn equipped(mut run: Run, compile: &GoCompile, target: &GoTarget) -> Run {
     for (variable, name) in [("GOCACHE", "go-build"), ("GOMODCACHE", "go-modules")] {
         // Go's caches are made for several at once; somewhere else is wherever the app said
         if let Some((_, path)) =
@@ -134,5 +177,5 @@ fn build(compile: &GoCompile, program: &str, target: &GoTarget, toolchain: &Stat
     if compile.ssh {
         run = run.ssh(Ssh::default().id("default"));
     }
-    toolchain.run(run).mount(OUT).unwrap_or_else(State::scratch)
+    run
 }

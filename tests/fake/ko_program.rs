@@ -47,6 +47,7 @@ pub struct Case {
     pub user: Option<&'static str>,
     pub tags: &'static [&'static str],
     pub naming: Naming,
+    pub debug: bool,
 }
 
 /// An entry of kodata.
@@ -113,6 +114,7 @@ pub fn cases() -> Vec<Case> {
         user: Some("1000:1000"),
         tags: &["v1", "v2"],
         naming: Naming::Path,
+        debug: false,
     };
     let alone = Case {
         name: "a base without an index",
@@ -135,7 +137,16 @@ pub fn cases() -> Vec<Case> {
         tags: &["latest"],
         ..Case::default()
     };
-    vec![plain, rich, alone, one]
+    let debugged = Case {
+        name: "started under a debugger, where there is one",
+        base: three,
+        platforms: "all",
+        created: Some(1_700_000_000),
+        capabilities: &["net_bind_service=+ep"],
+        debug: true,
+        ..Case::default()
+    };
+    vec![plain, rich, alone, one, debugged]
 }
 
 /// A base image with everything that a registry has of it.
@@ -299,7 +310,17 @@ impl Case {
             let (program, info) = program(&platform.to_string());
             let (size, mut binary) = (program.len() as u64, Vec::new());
             ko::binary_tar(name, size, capabilities.as_ref(), &mut program.as_slice(), &mut binary).unwrap();
-            let layers = Layers { kodata: pack(&kodata), binary: pack(&binary), debugger: None };
+            let mut tars = vec![kodata.clone(), binary.clone()];
+            let mut debugger = None;
+            if self.debug && platform.debuggable() {
+                // the stand-in for a compiler makes the same bytes of everything
+                let mut tar = Vec::new();
+                ko::binary_tar("dlv", size, capabilities.as_ref(), &mut program.as_slice(), &mut tar)
+                    .unwrap();
+                debugger = Some(pack(&tar));
+                tars.push(tar);
+            }
+            let layers = Layers { kodata: pack(&kodata), binary: pack(&binary), debugger };
             let image = ko::image(&read, &reference, entry, &layers, &options).unwrap();
             let json = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap();
             let seen = SeenImage {
@@ -308,7 +329,7 @@ impl Case {
                 manifest: json(&image.manifest.bytes),
                 config: json(&image.config.bytes),
                 sbom: json(&ko::image_sbom("test", &image, &info)),
-                tars: vec![kodata.clone(), binary],
+                tars,
             };
             (image, seen)
         };

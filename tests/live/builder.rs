@@ -88,6 +88,18 @@ impl OwnBuilder {
         self.daemon = Some(command.spawn().unwrap());
     }
 
+    /// Waits until it answers, for those who do not wait themselves.
+    pub fn answering(self) -> Self {
+        let began = std::time::Instant::now();
+        let asked =
+            || Command::new(&engines().buildctl).args(["--addr", &self.address, "debug", "workers"]).output();
+        while !asked().unwrap().status.success() {
+            assert!(began.elapsed() < std::time::Duration::from_secs(60), "{} does not answer", self.address);
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        self
+    }
+
     fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

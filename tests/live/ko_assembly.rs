@@ -147,10 +147,23 @@ fn go_stand_in(dir: &Path) -> PathBuf {
     std::fs::write(dir.join("binary"), BINARY).unwrap();
     std::fs::write(dir.join("info"), BUILD_INFO).unwrap();
     let script = "#!/bin/sh\nhere=${0%/*}\ncase $1 in\n\
-        build) while [ \"$1\" != -o ]; do shift; done; cp \"$here/binary\" \"$2\" ;;\n\
+        build) while [ \"$1\" != -o ]; do shift; done; mkdir -p \"${2%/*}\"; cp \"$here/binary\" \"$2\" ;;\n\
         version) echo \"$3: go1.26.3\"; sed 's/^/\\t/' \"$here/info\" ;;\n\
         *) exec \"$REAL_GO\" \"$@\" ;;\nesac\n";
     let path = dir.join("go-stand-in");
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+/// Says that it has cloned whatever it is asked to; the rest is git's. ko asks for the debugger's source in this way.
+fn git_stand_in(dir: &Path) -> PathBuf {
+    let path = dir.join("stand-ins/git");
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let git = Command::new("sh").args(["-c", "command -v git"]).output().unwrap().stdout;
+    let git = String::from_utf8(git).unwrap();
+    let script =
+        format!("#!/bin/sh\ncase \" $* \" in *\" clone \"*) ;; *) exec {} \"$@\" ;; esac\n", git.trim());
     std::fs::write(&path, script).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
     path
@@ -198,6 +211,10 @@ fn ko_command(case: &Case, dir: &Path, base: &str, prefix: &str, go: Option<&Pat
     }
     if let Some(user) = case.user {
         ko.args(["--image-user", user]);
+    }
+    if case.debug {
+        let path = std::env::var("PATH").unwrap();
+        ko.arg("--debug").env("PATH", format!("{}:{path}", git_stand_in(dir).parent().unwrap().display()));
     }
     if !case.tags.is_empty() {
         ko.arg("--tags").arg(case.tags.join(","));

@@ -344,8 +344,7 @@ fn files_are_written_as_ko_writes_them_and_nothing_is_pushed_on_request() {
 fn what_is_not_done_is_refused_with_the_reason() {
     let mut shop = Shop::new(&[("go.mod", "module example.com/shop\n\ngo 1.21\n"), ("main.go", MAIN)]);
     for (args, reason) in [
-        (&["--debug"][..], "--debug: ko compiles Delve"),
-        (&["--local"], "--local: images are not loaded"),
+        (&["--local"][..], "--local: images are not loaded"),
         (&["--tarball=x.tar"], "--tarball: docker's archive form"),
         (&["--sbom=cyclonedx"], "is no form of an SBOM"),
         (&["--ldflags={{.Env.A}}"], "is a template"),

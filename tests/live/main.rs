@@ -33,6 +33,7 @@ mod health;
 mod house;
 mod ko_assembly;
 mod ko_command;
+mod ko_debug;
 mod ko_destinations;
 mod ko_private;
 #[path = "../fake/ko_program.rs"]

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use super::base::parse;
 use super::image::ImageOptions;
 use super::kodata::KODATA_ROOT;
-use super::layer::{APP_DIRECTORY, DEBUGGER, Layer, app_name};
+use super::layer::{APP_DIRECTORY, Layer, app_name};
 use super::time::{Epoch, UNSET, rewritten};
 use super::{KoError, Layers};
-use crate::model::Digest;
+use crate::model::{DEBUGGER, Digest};
 
 const AUTHOR: &str = "github.com/ko-build/ko";
 

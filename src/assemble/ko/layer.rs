@@ -16,8 +16,6 @@ use crate::model::Digest;
 
 /// The directory of the binary.
 pub const APP_DIRECTORY: &str = "/ko-app";
-/// The debugger's name in it.
-pub const DEBUGGER: &str = "dlv";
 /// "no operating system named" in a gzip header (RFC 1952).
 const GZIP_NO_SYSTEM: u8 = 255;
 

@@ -27,7 +27,7 @@ pub struct KoFlags {
     /// Name images after their whole import path.
     #[arg(short = 'P', long)]
     pub preserve_import_paths: bool,
-    /// Refused: there is no debugger to put into images.
+    /// Compile without optimizations, put the debugger Delve into images for linux/amd64 and linux/arm64, and start programs under it; it listens on port 40000.
     #[arg(long)]
     pub debug: bool,
     /// Compile without optimizations.
@@ -105,13 +105,6 @@ impl KoFlags {
     pub fn refusal(&self, repository: Option<&str>) -> Result<(), Report> {
         let refuse =
             |flag: &str, why: &str, instead: &str| Err(Report::user(format!("{flag}: {why}")).hint(instead));
-        if self.debug {
-            return refuse(
-                "--debug",
-                "ko compiles Delve from its repository, and lemnos has none to put into images",
-                "build without it; --disable-optimizations makes a program that Delve attached from outside can follow",
-            );
-        }
         let local = repository.is_some_and(|repository| {
             repository.starts_with("ko.local") || repository.starts_with("kind.local")
         });

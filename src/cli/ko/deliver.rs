@@ -27,14 +27,20 @@ pub struct Made {
     pub product: Product,
     pub kodata: LayerFile,
     pub binaries: Vec<Binary>,
+    /// None for a platform without one.
+    pub debuggers: Vec<Option<LayerFile>>,
     /// Holds the layers.
     pub _scratch: TempDir,
 }
 
 impl Made {
     pub fn parts(&self) -> Vec<Parts<'_>> {
-        let images = self.images.iter().zip(&self.binaries);
-        images.map(|(image, binary)| Parts { image, layers: vec![&self.kodata, &binary.file] }).collect()
+        let images = self.images.iter().zip(&self.binaries).zip(&self.debuggers);
+        let parts = images.map(|((image, binary), debugger)| {
+            let own = [&self.kodata, &binary.file].into_iter().chain(debugger);
+            Parts { image, layers: own.collect() }
+        });
+        parts.collect()
     }
     pub fn name(&self) -> &str {
         ko::app_name(&self.import_path)

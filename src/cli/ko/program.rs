@@ -33,8 +33,8 @@ use crate::cli::build::screen::Screen;
 use crate::cli::serve::wiring;
 use crate::config::{self, Config, Environment, Layer};
 use crate::error::{Kind, Report};
-use crate::kinds::ko::{Facts, Input, KoConfig, Program, full_reference, images};
-use crate::model::{KoImage, Platform, SourceRules};
+use crate::kinds::ko::{Facts, Input, KoConfig, Program, debugger, full_reference, images};
+use crate::model::{DEBUGGER, KoImage, Platform, SourceRules};
 use crate::registry::Registry;
 
 /// What of the environment is Go's, and reaches the compiler.
@@ -181,7 +181,8 @@ impl<'a> Programs<'a> {
             })?;
         }
         for target in &mut image.compile.targets {
-            if self.flags.disable_optimizations {
+            // what was optimized, a debugger cannot follow
+            if self.flags.disable_optimizations || self.flags.debug {
                 target.args.push("-gcflags".to_owned());
                 target.args.push("all=-N -l".to_owned());
             }
@@ -237,10 +238,13 @@ impl<'a> Programs<'a> {
         let chosen = self.chosen(&base, &wanted).await?;
         let platforms: Result<Vec<Platform>, Report> =
             chosen.iter().map(|chosen| names::platform(&chosen.platform)).collect();
-        let program = self.plan(asked, &platforms?)?;
+        let mut program = self.plan(asked, &platforms?)?;
         if program.compile.targets.len() != chosen.len() {
             let message = format!("the base image {} has one platform twice", base.reference);
             return Err(Report::user(message).hint("name the variant: linux/arm64/v8"));
+        }
+        if self.flags.debug {
+            self.debugged(&mut program, &chosen, compiler)?;
         }
         let scratch = scratch()?;
         let out = scratch.path().join("out");
@@ -248,6 +252,33 @@ impl<'a> Programs<'a> {
         let bases = async { Ok::<_, Report>(base.images(&self.registry, &chosen).await?) };
         let ((), bases) = tokio::try_join!(compiled, bases)?;
         self.assembled(program, base, bases, chosen, scratch).await
+    }
+
+    /// Asks for a debugger wherever there is one, and says where there is none.
+    fn debugged(
+        &self,
+        program: &mut KoImage,
+        chosen: &[Chosen],
+        compiler: &Compiler<'_>,
+    ) -> Result<(), Report> {
+        let path = &program.compile.import_path;
+        if ko::app_name(path) == DEBUGGER {
+            let message =
+                format!("--debug: {path} has the name of the debugger that it would be started under");
+            return Err(Report::user(message).hint("build it without --debug, or rename its directory"));
+        }
+        let package = debugger(&program.compile.toolchain);
+        for (target, chosen) in program.compile.targets.iter_mut().zip(chosen) {
+            if chosen.platform.debuggable() {
+                target.debugger = Some(package.clone());
+            } else {
+                let platform = &chosen.platform;
+                compiler
+                    .screen
+                    .say(&format!("{path}: no debugger for {platform}, whose image is made without\n"));
+            }
+        }
+        Ok(())
     }
 
     async fn chosen(&self, base: &Base, wanted: &Platforms) -> Result<Vec<Chosen>, Report> {
@@ -299,14 +330,15 @@ impl<'a> Programs<'a> {
         scratch: TempDir,
     ) -> Result<Made, Report> {
         let options = self.options(&program)?;
-        let Layers { kodata, binaries } =
+        let Layers { kodata, binaries, debuggers } =
             self.written(&program, scratch.path(), options.kodata_created).await?;
         let mut images: Vec<Image> = Vec::new();
-        for ((image, chosen), binary) in bases.iter().zip(&chosen).zip(&binaries) {
+        let own = binaries.iter().zip(&debuggers);
+        for ((image, chosen), (binary, debugger)) in bases.iter().zip(&chosen).zip(own) {
             let layers = ko::Layers {
                 kodata: kodata.layer.clone(),
                 binary: binary.file.layer.clone(),
-                debugger: None,
+                debugger: debugger.as_ref().map(|debugger| debugger.layer.clone()),
             };
             images.push(ko::image(image, &base.reference, chosen.entry.as_ref(), &layers, &options)?);
         }
@@ -321,7 +353,7 @@ impl<'a> Programs<'a> {
             }
         };
         let import_path = program.compile.import_path;
-        Ok(Made { import_path, base, bases, images, product, kodata, binaries, _scratch: scratch })
+        Ok(Made { import_path, base, bases, images, product, kodata, binaries, debuggers, _scratch: scratch })
     }
 
     /// All layers at once, each on a thread of its own.
@@ -338,8 +370,16 @@ impl<'a> Programs<'a> {
             let name = name.clone();
             blocking(move || layers::binary(&compiled, &name, capabilities.as_ref(), file))
         }));
-        let (kodata, binaries) = tokio::try_join!(kodata, binaries)?;
-        Ok(Layers { kodata, binaries })
+        let debuggers = try_join_all(program.compile.targets.iter().map(|target| {
+            let wanted = target.debugger.is_some();
+            let compiled = dir.join("out").join(target.debugger_file());
+            let file = dir.join(format!("{}.debugger.layer", target.directory()));
+            blocking(move || {
+                wanted.then(|| layers::debugger(&compiled, capabilities.as_ref(), file)).transpose()
+            })
+        }));
+        let (kodata, binaries, debuggers) = tokio::try_join!(kodata, binaries, debuggers)?;
+        Ok(Layers { kodata, binaries, debuggers })
     }
 }
 
@@ -352,6 +392,7 @@ fn scratch() -> Result<TempDir, Report> {
 struct Layers {
     kodata: LayerFile,
     binaries: Vec<Binary>,
+    debuggers: Vec<Option<LayerFile>>,
 }
 
 /// Runs what reads and packs files off the async threads.

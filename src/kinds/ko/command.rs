@@ -101,7 +101,7 @@ impl Command<'_> {
         if !ldflags.is_empty() {
             args.push(format!("-ldflags={}", fill(ldflags)?.join(" ")));
         }
-        Ok(GoTarget { platform: platform.clone(), env, args })
+        Ok(GoTarget { platform: platform.clone(), env, args, debugger: None })
     }
 
     /// What `-tags` of the flags says, for finding out which files are built.

@@ -17,7 +17,16 @@ pub(super) struct Recipe {
     pub base: String,
     pub platforms: Vec<Platform>,
     pub architectures: Vec<String>,
+    pub debugger: Debugger,
     pub environment: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Debugger {
+    package: String,
+    /// By the Go from which on it is taken.
+    versions: BTreeMap<String, String>,
 }
 
 pub(super) static RECIPE: LazyLock<Recipe> = LazyLock::new(|| {
@@ -51,9 +60,43 @@ pub(super) fn toolchain(version: &str) -> String {
     RECIPE.toolchain.replace("{version}", version)
 }
 
+/// The debugger of programs that this image compiles, as `go install` takes it. Which Go it has, its tag says; what says
+/// nothing of it is taken for the newest.
+pub fn debugger(toolchain: &str) -> String {
+    let tag = toolchain.rsplit_once(':').map_or("", |(_, tag)| tag);
+    let told = Some(tag).filter(|tag| tag.starts_with("1.")).map_or(u32::MAX, minor);
+    let Debugger { package, versions } = &RECIPE.debugger;
+    let mut known: Vec<(u32, &String)> = versions.iter().map(|(go, version)| (minor(go), version)).collect();
+    known.sort_unstable();
+    let older = known.iter().rev().find(|(go, _)| *go <= told).or_else(|| known.first());
+    let (_, version) = older.expect("a test of this file sees that there is one");
+    format!("{package}@{version}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_debugger_goes_by_the_tag_of_the_image_that_compiles() {
+        for (tag, version) in [
+            ("golang:1.20", "v1.24.2"),
+            ("golang:1.21.13-alpine", "v1.24.2"),
+            ("golang:1.22", "v1.25.2"),
+            ("golang:1.23", "v1.25.2"),
+            ("golang:1.24", "v1.26.0"),
+            ("golang:1.25rc1", "v1.27.2"),
+            ("golang:1.26", "v1.27.2"),
+            ("golang:1.99", "v1.27.2"),
+            ("golang:latest", "v1.27.2"),
+            ("localhost:5000/golang", "v1.27.2"),
+        ] {
+            let debugger = debugger(&format!("docker.io/library/{tag}"));
+            assert_eq!(debugger, format!("github.com/go-delve/delve/cmd/dlv@{version}"), "{tag}");
+        }
+        assert!(RECIPE.debugger.versions.contains_key(&RECIPE.oldest));
+        assert!(RECIPE.debugger.package.ends_with(&format!("/{}", crate::model::DEBUGGER)));
+    }
 
     #[test]
     fn the_embedded_recipe_is_whole() {
