@@ -25,7 +25,7 @@ mod args;
 mod aws;
 mod builders;
 mod call;
-mod docker;
+pub(super) mod docker;
 mod excerpt;
 mod inputs;
 mod metadata;

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use crate::config::Environment;
 use crate::error::Report;
 
+mod archive;
 mod args;
 mod compile;
 mod deliver;

@@ -344,9 +344,7 @@ fn files_are_written_as_ko_writes_them_and_nothing_is_pushed_on_request() {
 fn what_is_not_done_is_refused_with_the_reason() {
     let mut shop = Shop::new(&[("go.mod", "module example.com/shop\n\ngo 1.21\n"), ("main.go", MAIN)]);
     for (args, reason) in [
-        (&["--local"][..], "--local: images are not loaded"),
-        (&["--tarball=x.tar"], "--tarball: docker's archive form"),
-        (&["--sbom=cyclonedx"], "is no form of an SBOM"),
+        (&["--sbom=cyclonedx"][..], "is no form of an SBOM"),
         (&["--ldflags={{.Env.A}}"], "is a template"),
         (&["--tag-only"], "needs exactly one tag"),
         (&["--platform=linux/s390x"], "has no linux/s390x"),

@@ -31,6 +31,7 @@ mod filesync;
 mod git_stamp;
 mod health;
 mod house;
+mod ko_archive;
 mod ko_assembly;
 mod ko_command;
 mod ko_debug;

@@ -20,6 +20,12 @@ pub enum Naming {
 impl Naming {
     /// The repository of the program at `import_path` (with or without `ko://`), which is taken in lower case.
     pub fn repository(self, prefix: &str, import_path: &str) -> Result<ImageName, KoError> {
+        let name = self.name(prefix, import_path);
+        name.parse().map_err(|source| KoError::Repository { import_path: import_path.to_owned(), source })
+    }
+
+    /// The same where it need not be in a registry; it may be empty where there is no prefix.
+    pub fn name(self, prefix: &str, import_path: &str) -> String {
         let path = import_path.strip_prefix("ko://").unwrap_or(import_path).to_lowercase();
         let last = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
         let name = match self {
@@ -30,14 +36,14 @@ impl Naming {
         };
         let parts: Vec<&str> =
             prefix.split('/').chain(name.split('/')).filter(|part| !matches!(*part, "" | ".")).collect();
-        parts.join("/").parse().map_err(|source| KoError::Repository { import_path: path, source })
+        parts.join("/")
     }
 }
 
 /// What `ko build` prints: the digest, and the tag before it where there is exactly one that is not `latest`.
 /// `tag_only`: the tag alone, which must be the only one and not `latest`.
 pub fn printed(
-    repository: &ImageName,
+    repository: &impl std::fmt::Display,
     tags: &[Tag],
     digest: &Digest,
     tag_only: bool,

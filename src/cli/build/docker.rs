@@ -1,4 +1,4 @@
-//! Docker's side of a build: where dockerd is, what its configuration says of proxies, and images loaded into it.
+//! Docker's side of a build: where dockerd is, what its configuration says of proxies, and images loaded into it, by builds of any kind.
 //!
 //! Nothing is asked of dockerd but `GET /info` and `POST /images/load`. Invariant: an image that dockerd did not take
 //! whole fails the build.
@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Empty, Limited, StreamBody, combinators::BoxBody};
 use hyper::body::Frame;
 use hyper::client::conn::http1;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
@@ -30,6 +31,8 @@ use place::{Place, Security};
 
 /// Pieces of an image waiting for dockerd.
 const WAITING: usize = 8;
+/// How much of an archive is read at once.
+const PIECE: usize = 1 << 20;
 /// Largest answer that is read.
 const ANSWER_LIMIT: usize = 4 << 20;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -163,6 +166,21 @@ impl Docker {
     fn unreachable(&self, cause: &io::Error) -> Report {
         Report::new(Kind::Unavailable, format!("dockerd at {}: {cause}", self.place.host))
             .hint("start it, set DOCKER_HOST, or choose another output: --push, or -o type=oci,dest=FILE")
+    }
+
+    /// Loads an archive of images.
+    pub async fn load(&self, archive: &Path) -> Result<(), Report> {
+        let loaded = async {
+            let mut archive = tokio::fs::File::open(archive).await?;
+            let mut images = self.open(&BTreeMap::new()).await?;
+            let mut piece = BytesMut::with_capacity(PIECE);
+            while archive.read_buf(&mut piece).await? > 0 {
+                images.write(piece.split().freeze()).await?;
+                piece.reserve(PIECE);
+            }
+            images.finish().await
+        };
+        loaded.await.map_err(|e| self.unreachable(&e))
     }
 
     async fn ask(&self, method: Method, path: &str, body: BoxBody<Bytes, io::Error>) -> io::Result<Bytes> {

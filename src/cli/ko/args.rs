@@ -6,6 +6,9 @@ use crate::assemble::ko::Naming;
 use crate::cli::builder::BuilderArgs;
 use crate::error::Report;
 
+/// What stands for the container engine in the place of a registry.
+pub const LOCAL: &str = "ko.local";
+
 #[derive(Debug, clap::Args)]
 pub struct BuildArgs {
     /// Main packages: ./cmd/app, or whole import paths, with or without ko:// [default: .].
@@ -54,7 +57,7 @@ pub struct KoFlags {
     /// Flags for the linker, in place of those of .ko.yaml; again for each one.
     #[arg(long, value_name = "FLAGS", value_delimiter = ',')]
     pub ldflags: Vec<String>,
-    /// Refused: images are not loaded into a container engine.
+    /// Load images into the container engine (dockerd) in place of pushing them; of several platforms the one of GOOS and GOARCH [default: linux/amd64].
     #[arg(short = 'L', long)]
     pub local: bool,
     /// A directory that the images are added to in OCI's layout.
@@ -78,7 +81,7 @@ pub struct KoFlags {
     /// Tags of the images, with commas.
     #[arg(short, long, value_name = "TAG", value_delimiter = ',', default_value = "latest")]
     pub tags: Vec<String>,
-    /// Refused: --oci-layout-path holds the same.
+    /// A file for the images, as `docker load` reads it; images of one platform.
     #[arg(long, value_name = "FILE")]
     pub tarball: Option<PathBuf>,
     /// Show every line of the build.
@@ -105,21 +108,18 @@ impl KoFlags {
     pub fn refusal(&self, repository: Option<&str>) -> Result<(), Report> {
         let refuse =
             |flag: &str, why: &str, instead: &str| Err(Report::user(format!("{flag}: {why}")).hint(instead));
-        let local = repository.is_some_and(|repository| {
-            repository.starts_with("ko.local") || repository.starts_with("kind.local")
-        });
-        if self.local || local {
+        if repository.is_some_and(|repository| repository.starts_with("kind.local")) {
             return refuse(
-                "--local",
-                "images are not loaded into a container engine or a kind cluster",
-                "name a registry in KO_DOCKER_REPO, or take --oci-layout-path and load the image with skopeo",
+                "KO_DOCKER_REPO=kind.local",
+                "images are not loaded into the nodes of a kind cluster",
+                "take --tarball FILE, and `kind load image-archive FILE`",
             );
         }
-        if self.tarball.is_some() {
+        if self.is_local(repository) && (self.oci_layout_path.is_some() || self.tarball.is_some()) {
             return refuse(
-                "--tarball",
-                "docker's archive form is not written",
-                "take --oci-layout-path, which holds the same: skopeo copies it into an archive",
+                "--local",
+                "images that are loaded into a container engine go nowhere else",
+                "leave --oci-layout-path and --tarball out, or take --push=false in the place of --local",
             );
         }
         if !matches!(self.sbom.as_str(), "spdx" | "none") {
@@ -137,6 +137,11 @@ impl KoFlags {
             );
         }
         Ok(())
+    }
+
+    /// Whether images are for the container engine, by flag or by name.
+    pub fn is_local(&self, repository: Option<&str>) -> bool {
+        self.local || repository.is_some_and(|repository| repository.starts_with(LOCAL))
     }
 
     pub fn naming(&self) -> Naming {

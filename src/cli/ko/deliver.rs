@@ -1,15 +1,18 @@
-//! Where images go: a registry, a directory in OCI's layout, files with references and SBOMs; and what stands for them.
+//! Where images go: a registry, a container engine, a directory in OCI's layout, an archive, files with references and SBOMs; and what stands for them.
 
 use std::path::Path;
 
 use tempfile::TempDir;
 
-use super::args::KoFlags;
+use super::archive::{self, Named};
+use super::args::{KoFlags, LOCAL};
 use super::layout;
 use crate::assemble::base::Base;
 use crate::assemble::ko::{self, BaseImage, Document, Image, Naming, Product};
 use crate::assemble::layers::Binary;
 use crate::assemble::publish::{self, LayerFile, Parts, Statement};
+use crate::cli::build::docker::Docker;
+use crate::config::Environment;
 use crate::error::{Kind, Report};
 use crate::model::{Digest, ImageName, Tag};
 use crate::registry::Registry;
@@ -30,7 +33,7 @@ pub struct Made {
     /// None for a platform without one.
     pub debuggers: Vec<Option<LayerFile>>,
     /// Holds the layers.
-    pub _scratch: TempDir,
+    pub scratch: TempDir,
 }
 
 impl Made {
@@ -67,6 +70,13 @@ impl Made {
     }
 }
 
+/// The container engine that images are loaded into, and for which system it has them.
+struct Engine {
+    docker: Docker,
+    os: String,
+    arch: String,
+}
+
 /// What the flags ask for.
 pub struct Deliver {
     repository: Option<String>,
@@ -77,12 +87,21 @@ pub struct Deliver {
     sbom: bool,
     sbom_dir: Option<std::path::PathBuf>,
     layout: Option<std::path::PathBuf>,
+    tarball: Option<std::path::PathBuf>,
+    engine: Option<Engine>,
     references: Option<std::path::PathBuf>,
 }
 
 impl Deliver {
-    pub fn read(flags: &KoFlags, repository: Option<&str>) -> Result<Self, Report> {
-        if repository.is_none() && (flags.push || flags.oci_layout_path.is_none()) {
+    pub fn read(
+        flags: &KoFlags,
+        repository: Option<&str>,
+        environment: &Environment,
+    ) -> Result<Self, Report> {
+        let local = flags.is_local(repository);
+        let repository = repository.or(local.then_some(LOCAL));
+        let files = flags.oci_layout_path.is_some() || flags.tarball.is_some();
+        if repository.is_none() && (flags.push || !files) {
             return Err(Report::user("KO_DOCKER_REPO environment variable is unset")
                 .hint("name the registry and the path that images are pushed below, for example KO_DOCKER_REPO=ghcr.io/team"));
         }
@@ -96,9 +115,21 @@ impl Deliver {
         if flags.tag_only && !matches!(tags.as_slice(), [tag] if tag.as_str() != "latest") {
             return Err(ko::KoError::TagOnly.into());
         }
+        let set = |name: &str, default: &str| {
+            environment.get(name).filter(|set| !set.is_empty()).unwrap_or(default).to_owned()
+        };
+        let engine = match local {
+            true => {
+                let (os, arch) = (set("GOOS", "linux"), set("GOARCH", "amd64"));
+                Some(Engine { docker: Docker::read(environment)?, os, arch })
+            }
+            false => None,
+        };
         Ok(Self {
             repository: repository.map(str::to_owned),
-            push: flags.push,
+            push: flags.push && !local,
+            tarball: flags.tarball.clone(),
+            engine,
             naming: flags.naming(),
             tags,
             tag_only: flags.tag_only,
@@ -115,7 +146,50 @@ impl Deliver {
         for one in made {
             delivered.push(self.one(registry, one).await?);
         }
+        if let Some(file) = &self.tarball {
+            let images = made.iter().map(|made| {
+                let names = self.tags.iter().map(|tag| format!("{}:{tag}", self.name(made)));
+                Named { made, number: 0, names: names.collect() }
+            });
+            archive::write(registry, file, &images.collect::<Vec<_>>()).await?;
+        }
         Ok(delivered)
+    }
+
+    /// Where images go to is there, as far as it can be told before there are any.
+    pub async fn ready(&self) -> Result<(), Report> {
+        match &self.engine {
+            Some(engine) => engine.docker.features().await.map(drop).map_err(unloaded),
+            None => Ok(()),
+        }
+    }
+
+    fn name(&self, made: &Made) -> String {
+        self.naming.name(self.repository.as_deref().unwrap_or_default(), &made.import_path)
+    }
+
+    /// Into the container engine, under its digest and its tags; the first stands for it.
+    async fn load(&self, registry: &Registry, made: &Made, engine: &Engine) -> Result<Delivered, Report> {
+        let wanted =
+            |platform: &ko::BasePlatform| platform.os == engine.os && platform.architecture == engine.arch;
+        let number = match &made.product {
+            Product::Image(_) => Some(0),
+            Product::Index(_) => made.images.iter().position(|image| wanted(&image.platform)),
+        };
+        let found = number.and_then(|number| Some((number, made.images.get(number)?)));
+        let Some((number, image)) = found else {
+            let message =
+                format!("--local: {} is built for no {}/{}", made.import_path, engine.os, engine.arch);
+            return Err(Report::user(message).hint("add it to --platform, or say another in GOOS and GOARCH"));
+        };
+        let (name, digest) = (self.name(made), &image.manifest.digest);
+        let own = format!("{name}:{}", digest.hex());
+        let tags = self.tags.iter().map(|tag| format!("{name}:{tag}"));
+        let names = std::iter::once(own.clone()).chain(tags).collect();
+        let file = made.scratch.path().join("docker.tar");
+        archive::write(registry, &file, &[Named { made, number, names }]).await?;
+        engine.docker.load(&file).await.map_err(unloaded)?;
+        Ok(Delivered { image: None, reference: own, all: format!("{name}@{digest}\n") })
     }
 
     /// Moves the tags, once all that they will name is there.
@@ -152,29 +226,34 @@ impl Deliver {
                 write(&dir.join(format!("{}-{end}.spdx.json", made.name())), sbom)?;
             }
         }
+        if let Some(engine) = &self.engine {
+            return self.load(registry, made, engine).await;
+        }
         if let Some(dir) = &self.layout {
             layout::add(registry, dir, made).await?;
         }
         let digest = &made.product.document().digest;
         let by_digest = |place: String| Delivered::new(made, &place, format!("{place}@{digest}"), None);
-        let Some(repository) = &self.repository else {
-            return Ok(by_digest(self.layout.as_deref().unwrap_or(Path::new("")).display().to_string()));
-        };
-        let image = self.naming.repository(repository, &made.import_path)?;
-        let place = image.to_string();
-        Ok(match (self.push, &self.layout) {
-            (true, _) => {
+        let place = self.name(made);
+        Ok(match (self.push, &self.tarball, &self.layout) {
+            (true, ..) => {
+                let prefix = self.repository.as_deref().unwrap_or_default();
+                let image = self.naming.repository(prefix, &made.import_path)?;
                 self.push(registry, &image, made).await?;
                 let printed = ko::printed(&image, &self.tags, digest, self.tag_only)?;
                 Delivered::new(made, &place, printed, Some(image))
             }
-            (false, Some(dir)) => by_digest(dir.display().to_string()),
-            (false, None) => Delivered::new(made, &place, self.unpublished(&image, digest), None),
+            (false, Some(_), _) => {
+                let printed = ko::printed(&place, &self.tags, digest, false)?;
+                Delivered::new(made, &place, printed, None)
+            }
+            (false, None, Some(dir)) => by_digest(dir.display().to_string()),
+            (false, None, None) => Delivered::new(made, &place, self.unpublished(&place, digest), None),
         })
     }
 
     /// What ko prints of images that went nowhere: with their first tag, whichever it is.
-    fn unpublished(&self, image: &ImageName, digest: &Digest) -> String {
+    fn unpublished(&self, image: &str, digest: &Digest) -> String {
         match (self.tags.first(), self.tag_only) {
             (Some(tag), true) => format!("{image}:{tag}"),
             (Some(tag), false) => format!("{image}:{tag}@{digest}"),
@@ -218,6 +297,10 @@ impl Delivered {
         let all = documents.iter().map(|document| format!("{place}@{}\n", document.digest)).collect();
         Self { image, reference, all }
     }
+}
+
+fn unloaded(report: Report) -> Report {
+    report.hint("start it, set DOCKER_HOST, or take --tarball FILE --push=false")
 }
 
 pub(super) fn create_dir(path: &Path) -> Result<(), Report> {

@@ -77,7 +77,7 @@ impl<'a> Programs<'a> {
     pub fn open(flags: &'a KoFlags, environment: &'a Environment) -> Result<Self, Report> {
         let repository = environment.get("KO_DOCKER_REPO").filter(|name| !name.is_empty());
         flags.refusal(repository)?;
-        let deliver = Deliver::read(flags, repository)?;
+        let deliver = Deliver::read(flags, repository, environment)?;
         let lent = Lent::read(flags, environment)?;
         let mut layer = Layer::default().flag("--mirror", flags.mirror.clone());
         if let (true, Some(repository)) = (flags.insecure_registry, repository) {
@@ -97,6 +97,7 @@ impl<'a> Programs<'a> {
 
     /// Builds and publishes the programs at these import paths; the references that stand for them, in their order.
     pub async fn published(&self, import_paths: &[String]) -> Result<Vec<String>, Report> {
+        self.deliver.ready().await?;
         let builders = self.flags.builder.builders()?;
         let builder = builders.first().ok_or_else(|| Report::internal("no builder was found"))?;
         let client = Client::connect(&builder.endpoint, std::time::Duration::from_secs(30)).await?;
@@ -238,6 +239,15 @@ impl<'a> Programs<'a> {
         let chosen = self.chosen(&base, &wanted).await?;
         let platforms: Result<Vec<Platform>, Report> =
             chosen.iter().map(|chosen| names::platform(&chosen.platform)).collect();
+        if self.flags.tarball.is_some() && base.index().is_some() && chosen.len() > 1 {
+            let message = format!(
+                "--tarball: docker's archives hold no index, and {import_path} is built for {} platforms",
+                chosen.len()
+            );
+            return Err(
+                Report::user(message).hint("name one platform in --platform, or take --oci-layout-path")
+            );
+        }
         let mut program = self.plan(asked, &platforms?)?;
         if program.compile.targets.len() != chosen.len() {
             let message = format!("the base image {} has one platform twice", base.reference);
@@ -353,7 +363,7 @@ impl<'a> Programs<'a> {
             }
         };
         let import_path = program.compile.import_path;
-        Ok(Made { import_path, base, bases, images, product, kodata, binaries, debuggers, _scratch: scratch })
+        Ok(Made { import_path, base, bases, images, product, kodata, binaries, debuggers, scratch })
     }
 
     /// All layers at once, each on a thread of its own.
