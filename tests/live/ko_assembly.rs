@@ -213,8 +213,9 @@ fn ko_command(case: &Case, dir: &Path, base: &str, prefix: &str, go: Option<&Pat
         ko.args(["--image-user", user]);
     }
     if case.debug {
+        let (go, git) = (engines().go.parent().unwrap().display(), git_stand_in(dir));
         let path = std::env::var("PATH").unwrap();
-        ko.arg("--debug").env("PATH", format!("{}:{path}", git_stand_in(dir).parent().unwrap().display()));
+        ko.arg("--debug").env("PATH", format!("{}:{go}:{path}", git.parent().unwrap().display()));
     }
     if !case.tags.is_empty() {
         ko.arg("--tags").arg(case.tags.join(","));

@@ -128,7 +128,10 @@ fn what_is_no_program_is_said_with_its_line_and_nothing_is_printed() {
         (&["-f", "wrong/broken.yaml"], "error: wrong/broken.yaml:2:4: "),
         (&["-f", "missing"], "error: reading missing: "),
         (&["-f", "config", "-l", "app in (web"], "the selector"),
-        (&["-f", "config", "--local"], "--local: images are not loaded"),
+        (
+            &["-f", "config", "--local", "--tarball=x"],
+            "--local: images that are loaded into a container engine go nowhere else",
+        ),
         (&[], "--filename"),
     ] {
         let output = lemnos(&shop, args);
