@@ -21,17 +21,16 @@ fn shop() -> Shop {
     ])
 }
 
-/// By both commands, ko's answer first; `done` sees what each has left.
+/// By both commands, one after the other, ko's first; `done` sees what each has left.
 fn both<T>(shop: &Shop, args: &[&str], done: impl Fn() -> T) -> [(String, T); 2] {
     let builder = ["ko", "build", "--builder", &engines().buildkit];
-    [
-        shop.run(&engines().ko, &[&["build"], args].concat()),
-        shop.run(Path::new(LEMNOS), &[&builder, args].concat()),
-    ]
-    .map(|output| {
+    let by = |program: &Path, words: &[&str]| {
+        let output = shop.run(program, &[words, args].concat());
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
         (String::from_utf8(output.stdout).unwrap(), done())
-    })
+    };
+    let kos = by(&engines().ko, &["build"]);
+    [kos, by(Path::new(LEMNOS), &builder)]
 }
 
 fn refused(shop: &Shop, args: &[&str]) -> String {
