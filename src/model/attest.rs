@@ -159,13 +159,12 @@ impl Predicate {
         }
         let unknown = || UnknownProvenance { kind: self.kind.clone() };
         let mut content = serde_json::from_str::<Value>(self.content.get()).map_err(|_| unknown())?;
-        let version = self.kind.strip_prefix(PROVENANCE).unwrap_or_default();
-        let (place, name) = if version.starts_with("v0.") {
-            (Some(&mut content), "materials")
-        } else if matches!(version.split('.').next(), Some("v1")) {
-            (content.get_mut("buildDefinition"), "resolvedDependencies")
-        } else {
-            return Err(unknown());
+        let (place, name) = match self.kind.strip_prefix(PROVENANCE) {
+            Some(version) if version.starts_with("v0.") => (Some(&mut content), "materials"),
+            Some(version) if matches!(version.split('.').next(), Some("v1")) => {
+                (content.get_mut("buildDefinition"), "resolvedDependencies")
+            }
+            _ => return Err(unknown()),
         };
         let place = place.and_then(Value::as_object_mut).ok_or_else(unknown)?;
         let list = place.entry(name).or_insert(Value::Null);

@@ -1,7 +1,9 @@
 //! A buildkitd of one test, beside the one that all live tests share: to be killed, stopped, had back, or spoken to over TLS.
 
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use crate::support::engines;
 
@@ -11,6 +13,8 @@ pub struct OwnBuilder {
     address: String,
     /// The lines of its configuration that say where it listens.
     listen: String,
+    /// What it tells systemd.
+    notices: UnixDatagram,
 }
 
 impl OwnBuilder {
@@ -50,7 +54,9 @@ impl OwnBuilder {
     }
 
     fn on(dir: tempfile::TempDir, address: String, listen: String) -> Self {
-        let mut builder = Self { dir, daemon: None, address, listen };
+        let notices = UnixDatagram::bind(dir.path().join("notices.sock")).unwrap();
+        notices.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let mut builder = Self { dir, daemon: None, address, listen, notices };
         builder.run();
         builder
     }
@@ -84,19 +90,16 @@ impl OwnBuilder {
         let log = std::fs::File::create(self.file("b.log")).unwrap();
         let mut command = Command::new(&engines().buildkitd);
         command.arg("--config").arg(self.file("b.toml")).arg("--otel-socket-path").arg(self.file("o.sock"));
+        command.env("NOTIFY_SOCKET", self.file("notices.sock"));
         let command = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.daemon = Some(command.spawn().unwrap());
     }
 
-    /// Waits until it answers, for those who do not wait themselves.
+    /// Waits until it says that it answers, as it tells systemd, for those who do not wait themselves.
     pub fn answering(self) -> Self {
-        let began = std::time::Instant::now();
-        let asked =
-            || Command::new(&engines().buildctl).args(["--addr", &self.address, "debug", "workers"]).output();
-        while !asked().unwrap().status.success() {
-            assert!(began.elapsed() < std::time::Duration::from_secs(60), "{} does not answer", self.address);
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
+        let mut said = [0; 64];
+        let read = self.notices.recv(&mut said).unwrap_or_else(|error| panic!("{}: {error}", self.address));
+        assert_eq!(&said[..read], b"READY=1");
         self
     }
 

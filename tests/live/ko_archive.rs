@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use serde_json::Value;
 
 use crate::buildkit::docker::Dockerd;
 use crate::ko_command::{MAIN, Shop};
-use crate::support::engines;
+use crate::support::{engines, good};
 
 const LEMNOS: &str = env!("CARGO_BIN_EXE_lemnos");
 
@@ -31,13 +31,6 @@ fn both<T>(shop: &Shop, args: &[&str], done: impl Fn() -> T) -> [(String, T); 2]
     };
     let kos = by(&engines().ko, &["build"]);
     [kos, by(Path::new(LEMNOS), &builder)]
-}
-
-fn refused(shop: &Shop, args: &[&str]) -> String {
-    let builder = ["ko", "build", "--builder", &engines().buildkit];
-    let output = shop.run(Path::new(LEMNOS), &[&builder, args].concat());
-    assert!(!output.status.success() && output.stdout.is_empty(), "{args:?}");
-    String::from_utf8(output.stderr).unwrap()
 }
 
 /// What is printed of images whose digests differ, as gzip's bytes do; in no order.
@@ -76,12 +69,6 @@ fn archived(path: &Path) -> BTreeMap<String, (Value, usize)> {
     images
 }
 
-fn good(command: &mut Command) -> Output {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output
-}
-
 #[test]
 fn archives_hold_what_ko_puts_into_them() {
     let mut shop = shop();
@@ -109,10 +96,12 @@ fn archives_hold_what_ko_puts_into_them() {
         both(&shop, &["./cmd/web", "--push=false", "--tarball=images.tar"], || archived(&file));
     assert_eq!((places(&ours), of_us), (places(&kos), of_ko));
     std::fs::remove_file(&file).unwrap();
-    let said = refused(&shop, &["./cmd/web", "--push=false", "--tarball=images.tar", "--platform=all"]);
+    let said = shop.refused(&["./cmd/web", "--bare", "--push=false", "--tarball=images.tar"]);
+    assert!(said.contains("KO_DOCKER_REPO environment variable is unset"), "nothing to name it by: {said}");
+    let said = shop.refused(&["./cmd/web", "--push=false", "--tarball=images.tar", "--platform=all"]);
     assert!(said.contains("docker's archives hold no index") && said.contains("--oci-layout-path"), "{said}");
     assert!(!file.exists());
-    let said = refused(&shop, &["./cmd/web", "--push=false", "--tarball=nowhere/images.tar"]);
+    let said = shop.refused(&["./cmd/web", "--push=false", "--tarball=nowhere/images.tar"]);
     assert!(said.contains("writing nowhere/images.tar"), "{said}");
 }
 
@@ -167,9 +156,9 @@ async fn images_are_loaded_into_docker_as_ko_loads_them() {
     assert_eq!(seen[2], "amd64");
 
     let several = ["./cmd/web", "--local", "--platform=linux/arm/v7,linux/arm64"];
-    let said = refused(&shop, &several);
+    let said = shop.refused(&several);
     assert!(said.contains("is built for no linux/amd64") && said.contains("GOARCH"), "{said}");
-    let said = refused(&shop, &["./cmd/web", "--local", "--tarball=x.tar"]);
+    let said = shop.refused(&["./cmd/web", "--local", "--tarball=x.tar"]);
     assert!(said.contains("go nowhere else"), "{said}");
     // as the hint says; ko refuses both at once, and GOARCH alone puts a program for arm64 into an image for amd64
     shop.env.push(("GOARCH", "arm64".to_owned()));
@@ -178,11 +167,11 @@ async fn images_are_loaded_into_docker_as_ko_loads_them() {
     assert!(ours.status.success(), "{}", String::from_utf8_lossy(&ours.stderr));
     assert_eq!(loaded(&String::from_utf8(ours.stdout).unwrap(), &["latest"])[2], "arm64");
     shop.env.push(("DOCKER_HOST", "unix:///nowhere/docker.sock".to_owned()));
-    let said = refused(&shop, &["./cmd/web", "--local"]);
+    let said = shop.refused(&["./cmd/web", "--local"]);
     assert!(
         said.contains("dockerd at unix:///nowhere/docker.sock") && said.contains("--tarball FILE"),
         "{said}"
     );
     shop.env.push(("KO_DOCKER_REPO", "kind.local".to_owned()));
-    assert!(refused(&shop, &["./cmd/web"]).contains("kind load image-archive"));
+    assert!(shop.refused(&["./cmd/web"]).contains("kind load image-archive"));
 }

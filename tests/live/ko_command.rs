@@ -85,7 +85,7 @@ impl Shop {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn refused(&self, args: &[&str]) -> String {
+    pub fn refused(&self, args: &[&str]) -> String {
         let output = self.lemnos_output(args);
         assert!(!output.status.success() && output.stdout.is_empty(), "{args:?}");
         String::from_utf8(output.stderr).unwrap()

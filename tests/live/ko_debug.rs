@@ -1,42 +1,27 @@
 //! `lemnos ko build --debug`: Delve is compiled from a module proxy on loopback, stands in the images, and follows the program.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::builder::OwnBuilder;
 use crate::ko_assembly::{Depot, clean};
 use crate::ko_command::{MAIN, Shop};
-use crate::support::engines;
+use crate::support::{Running, engines, good};
 
 /// The version that the newest Go's programs are followed by.
 const DELVE: &str = "github.com/go-delve/delve/cmd/dlv@v1.27.2";
-
-/// Ended with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn good(output: Output) -> Output {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    output
-}
 
 /// The debugger's modules, fetched by this machine's Go, behind an address that builds reach; with the address.
 fn proxy(dir: &Path) -> (Running, String) {
     let modules = dir.join("modules");
     let mut go = clean(&engines().go, dir);
     go.args(["install", "-n", DELVE]).env("GOENV", "off").env("GOFLAGS", "-modcacherw");
-    good(go.env("GOMODCACHE", &modules).output().unwrap());
+    good(go.env("GOMODCACHE", &modules));
     let serve = "import functools, http.server as h\n\
         class Quiet(h.SimpleHTTPRequestHandler):\n    def log_message(self, *_): pass\n\
         s = h.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory='cache/download'))\n\
@@ -63,18 +48,13 @@ fn unpacked(tars: &[Vec<u8>], dir: &Path) {
 struct Delve(TcpStream);
 
 impl Delve {
-    fn reach(address: SocketAddr) -> Self {
-        let began = Instant::now();
-        loop {
-            match TcpStream::connect(address) {
-                Ok(stream) => {
-                    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-                    return Self(stream);
-                }
-                Err(error) => assert!(began.elapsed() < Duration::from_secs(60), "{address}: {error}"),
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+    /// Where a debugger says that it listens.
+    fn reach(said: impl std::io::Read) -> Self {
+        let mut said = BufReader::new(said).lines().map(Result::unwrap);
+        let line = said.find_map(|line| Some(line.split_once("listening at: ")?.1.to_owned()));
+        let stream = TcpStream::connect(line.expect("it listens")).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        Self(stream)
     }
 
     fn ask(&mut self, method: &str, parameter: Value) -> Value {
@@ -105,8 +85,9 @@ fn a_program_is_started_under_a_debugger_that_follows_it() {
         shop.run(Path::new(env!("CARGO_BIN_EXE_lemnos")), &[&command, args].concat())
     };
     let platforms = "--platform=linux/amd64,linux/arm64,linux/arm/v7";
-    let made = good(lemnos(&["--debug", "--bare", platforms, "./cmd/web"]));
+    let made = lemnos(&["--debug", "--bare", platforms, "./cmd/web"]);
     let said = String::from_utf8_lossy(&made.stderr);
+    assert!(made.status.success(), "{said}");
     assert!(said.contains("no debugger for linux/arm/v7, whose image is made without"), "{said}");
     let printed = String::from_utf8(made.stdout).unwrap().trim().to_owned();
     let repository = printed.split('@').next().unwrap().to_owned();
@@ -124,14 +105,14 @@ fn a_program_is_started_under_a_debugger_that_follows_it() {
         (dir, image.config["config"]["Entrypoint"].clone())
     };
     let version = |root: &Path| {
-        let said = Command::new(root.join("ko-app/dlv")).arg("version").env("HOME", root).output().unwrap();
-        String::from_utf8(good(said).stdout).unwrap()
+        let said = good(Command::new(root.join("ko-app/dlv")).arg("version").env("HOME", root));
+        String::from_utf8(said.stdout).unwrap()
     };
     let (arm64, _) = of("arm64");
     assert!(version(arm64.path()).contains("Version: 1.27.2"), "by qemu");
     let (amd64, entrypoint) = of("amd64");
     assert!(version(amd64.path()).contains("Version: 1.27.2"));
-    let info = good(Command::new(&engines().go).args(["version", "-m"]).arg(amd64.path()).output().unwrap());
+    let info = good(Command::new(&engines().go).args(["version", "-m"]).arg(amd64.path()));
     let info = String::from_utf8(info.stdout).unwrap();
     assert!(info.contains("-gcflags=\"all=-N -l\"") && info.contains("-tags=shop"), "{info}");
     assert_eq!(info.matches("-tags=shop").count(), 1, "the debugger has none of the app's own flags: {info}");
@@ -147,9 +128,9 @@ fn a_program_is_started_under_a_debugger_that_follows_it() {
     });
     let words: Vec<String> = words.collect();
     let mut started = Command::new(&words[0]);
-    started.args(&words[1..]).env("HOME", amd64.path()).stdout(Stdio::null()).stderr(Stdio::null());
-    let _started = Running(started.spawn().unwrap());
-    let mut delve = Delve::reach(address);
+    started.args(&words[1..]).env("HOME", amd64.path()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut started = Running(started.spawn().unwrap());
+    let mut delve = Delve::reach(started.0.stdout.take().unwrap());
     delve.ask("CreateBreakpoint", json!({ "Breakpoint": { "functionName": "main.main", "line": -1 } }));
     let stopped = delve.ask("Command", json!({ "name": "continue" }));
     let stopped = &stopped["State"]["currentThread"];

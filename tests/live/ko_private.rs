@@ -3,11 +3,11 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use crate::builder::OwnBuilder;
 use crate::house::{House, Said};
-use crate::support::{engines, image, lemnos};
+use crate::support::{Running, engines, good, image, lemnos};
 
 /// A GOPROXY with one module, over TLS, for one user. Says its port.
 const PROXY: &str = r#"
@@ -36,21 +36,6 @@ server.socket = tls.wrap_socket(server.socket, server_side=True)
 print(server.server_address[1], flush=True)
 server.serve_forever()
 "#;
-
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn good(command: &mut Command) -> Output {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output
-}
 
 /// A module `example.com/shop` that needs a private one, with what Go has to be told of it in `.ko.yaml`.
 struct Shop {

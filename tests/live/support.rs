@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test file takes what it needs")]
 
 use std::path::PathBuf;
+use std::process::{Child, Command, Output};
 use std::sync::OnceLock;
 
 /// The engines all live tests share, and the programs for tests that start their own.
@@ -50,7 +51,7 @@ pub fn engines() -> &'static Engines {
 /// Puts an image that few tests need into the base registry, once: what deploy/base-image calls it.
 pub fn image(name: &str) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/engines");
-    let mut command = std::process::Command::new(script);
+    let mut command = Command::new(script);
     command.args(["image", &prepared("LEMNOS_TEST_ENGINES"), name]);
     let output = command.output().unwrap();
     assert!(output.status.success(), "making the image {name}: {}", String::from_utf8_lossy(&output.stderr));
@@ -64,4 +65,21 @@ fn prepared(name: &str) -> String {
 /// The binary under test.
 pub fn lemnos() -> PathBuf {
     env!("CARGO_BIN_EXE_lemnos").into()
+}
+
+/// A process that ends with its test.
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What a command says that must succeed.
+pub fn good(command: &mut Command) -> Output {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
 }

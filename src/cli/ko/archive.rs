@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::deliver::{Made, unwritable};
-use crate::assemble::ko::Descriptor;
 use crate::error::Report;
 use crate::registry::Registry;
 
@@ -32,7 +31,6 @@ pub async fn write(registry: &Registry, file: &Path, images: &[Named<'_>]) -> Re
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let fetched = tempfile::tempdir().map_err(failed)?;
     let mut entries: Vec<(String, Content)> = Vec::new();
     let mut manifest = Vec::new();
     let mut known = BTreeSet::new();
@@ -43,12 +41,9 @@ pub async fn write(registry: &Registry, file: &Path, images: &[Named<'_>]) -> Re
         };
         let config = &parts.image.config;
         let mut layers = Vec::new();
-        for Descriptor { digest, size, .. } in base.layers() {
-            let path = fetched.path().join(digest.hex());
-            if !path.exists() {
-                registry.fetch_blob(&made.base.place, digest, *size, &path).await?;
-            }
-            layers.push((format!("{}.tar.gz", digest.hex()), Content::File(path)));
+        for layer in base.layers() {
+            let path = made.base_layer(registry, layer).await?;
+            layers.push((format!("{}.tar.gz", layer.digest.hex()), Content::File(path)));
         }
         for own in parts.layers {
             let name = format!("{}.tar.gz", own.layer.digest.hex());

@@ -1,6 +1,6 @@
 //! Where images go: a registry, a container engine, a directory in OCI's layout, an archive, files with references and SBOMs; and what stands for them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
@@ -8,7 +8,7 @@ use super::archive::{self, Named};
 use super::args::{KoFlags, LOCAL};
 use super::layout;
 use crate::assemble::base::Base;
-use crate::assemble::ko::{self, BaseImage, Document, Image, Naming, Product};
+use crate::assemble::ko::{self, BaseImage, BasePlatform, Descriptor, Document, Image, Naming, Product};
 use crate::assemble::layers::Binary;
 use crate::assemble::publish::{self, LayerFile, Parts, Statement};
 use crate::cli::build::docker::Docker;
@@ -45,6 +45,16 @@ impl Made {
         });
         parts.collect()
     }
+    /// A layer of the base, fetched once however many files it goes into.
+    pub async fn base_layer(&self, registry: &Registry, layer: &Descriptor) -> Result<PathBuf, Report> {
+        let path = self.scratch.path().join(format!("base-{}", layer.digest.hex()));
+        if !path.exists() {
+            let part = path.with_extension("part");
+            registry.fetch_blob(&self.base.place, &layer.digest, layer.size, &part).await?;
+            std::fs::rename(&part, &path).map_err(|error| unwritable(&path, &error))?;
+        }
+        Ok(path)
+    }
     pub fn name(&self) -> &str {
         ko::app_name(&self.import_path)
     }
@@ -77,19 +87,32 @@ struct Engine {
     arch: String,
 }
 
+impl Engine {
+    fn runs(&self, platform: &BasePlatform) -> bool {
+        platform.os == self.os && platform.architecture == self.arch
+    }
+}
+
+/// What takes the images beside files.
+enum Goal {
+    Registry,
+    Engine(Box<Engine>),
+    Nowhere,
+}
+
 /// What the flags ask for.
 pub struct Deliver {
-    repository: Option<String>,
-    push: bool,
+    goal: Goal,
+    /// What images are named below; empty where they go into files alone and nobody says.
+    prefix: String,
     naming: Naming,
     tags: Vec<Tag>,
     tag_only: bool,
     sbom: bool,
-    sbom_dir: Option<std::path::PathBuf>,
-    layout: Option<std::path::PathBuf>,
-    tarball: Option<std::path::PathBuf>,
-    engine: Option<Engine>,
-    references: Option<std::path::PathBuf>,
+    sbom_dir: Option<PathBuf>,
+    layout: Option<PathBuf>,
+    tarball: Option<PathBuf>,
+    references: Option<PathBuf>,
 }
 
 impl Deliver {
@@ -99,12 +122,19 @@ impl Deliver {
         environment: &Environment,
     ) -> Result<Self, Report> {
         let local = flags.is_local(repository);
-        let repository = repository.or(local.then_some(LOCAL));
         let files = flags.oci_layout_path.is_some() || flags.tarball.is_some();
-        if repository.is_none() && (flags.push || !files) {
-            return Err(Report::user("KO_DOCKER_REPO environment variable is unset")
-                .hint("name the registry and the path that images are pushed below, for example KO_DOCKER_REPO=ghcr.io/team"));
-        }
+        // an image of an archive has a name in any case
+        let nameless = flags.tarball.is_some() && flags.naming() == Naming::Bare;
+        let prefix = match repository {
+            Some(repository) => repository,
+            None if local => LOCAL,
+            None if files && !flags.push && !nameless => "",
+            None => {
+                return Err(Report::user("KO_DOCKER_REPO environment variable is unset").hint(
+                    "name the registry and the path that images are pushed below, for example KO_DOCKER_REPO=ghcr.io/team",
+                ));
+            }
+        };
         let mut tags: Vec<Tag> = Vec::new();
         for tag in &flags.tags {
             let tag = tag.parse::<Tag>()?;
@@ -118,18 +148,19 @@ impl Deliver {
         let set = |name: &str, default: &str| {
             environment.get(name).filter(|set| !set.is_empty()).unwrap_or(default).to_owned()
         };
-        let engine = match local {
-            true => {
-                let (os, arch) = (set("GOOS", "linux"), set("GOARCH", "amd64"));
-                Some(Engine { docker: Docker::read(environment)?, os, arch })
-            }
-            false => None,
+        let goal = match (local, flags.push) {
+            (true, _) => Goal::Engine(Box::new(Engine {
+                docker: Docker::read(environment)?,
+                os: set("GOOS", "linux"),
+                arch: set("GOARCH", "amd64"),
+            })),
+            (false, true) => Goal::Registry,
+            (false, false) => Goal::Nowhere,
         };
         Ok(Self {
-            repository: repository.map(str::to_owned),
-            push: flags.push && !local,
+            goal,
+            prefix: prefix.to_owned(),
             tarball: flags.tarball.clone(),
-            engine,
             naming: flags.naming(),
             tags,
             tag_only: flags.tag_only,
@@ -158,30 +189,48 @@ impl Deliver {
 
     /// Where images go to is there, as far as it can be told before there are any.
     pub async fn ready(&self) -> Result<(), Report> {
-        match &self.engine {
-            Some(engine) => engine.docker.features().await.map(drop).map_err(unloaded),
-            None => Ok(()),
+        match &self.goal {
+            Goal::Engine(engine) => engine.docker.features().await.map(drop).map_err(unloaded),
+            Goal::Registry | Goal::Nowhere => Ok(()),
         }
     }
 
+    /// Whether a program for these platforms can go there, before it is compiled. `index`: there will be one over its images.
+    pub fn takes(&self, import_path: &str, platforms: &[&BasePlatform], index: bool) -> Result<(), Report> {
+        if !index {
+            return Ok(());
+        }
+        if self.tarball.is_some() {
+            let message = format!(
+                "--tarball: docker's archives hold no index, and {import_path} is built for {} platforms",
+                platforms.len()
+            );
+            return Err(
+                Report::user(message).hint("name one platform in --platform, or take --oci-layout-path")
+            );
+        }
+        if let Goal::Engine(engine) = &self.goal
+            && !platforms.iter().any(|platform| engine.runs(platform))
+        {
+            let message = format!("--local: {import_path} is built for no {}/{}", engine.os, engine.arch);
+            return Err(Report::user(message).hint("add it to --platform, or say another in GOOS and GOARCH"));
+        }
+        Ok(())
+    }
+
     fn name(&self, made: &Made) -> String {
-        self.naming.name(self.repository.as_deref().unwrap_or_default(), &made.import_path)
+        self.naming.name(&self.prefix, &made.import_path)
     }
 
     /// Into the container engine, under its digest and its tags; the first stands for it.
     async fn load(&self, registry: &Registry, made: &Made, engine: &Engine) -> Result<Delivered, Report> {
-        let wanted =
-            |platform: &ko::BasePlatform| platform.os == engine.os && platform.architecture == engine.arch;
         let number = match &made.product {
             Product::Image(_) => Some(0),
-            Product::Index(_) => made.images.iter().position(|image| wanted(&image.platform)),
+            Product::Index(_) => made.images.iter().position(|image| engine.runs(&image.platform)),
         };
         let found = number.and_then(|number| Some((number, made.images.get(number)?)));
-        let Some((number, image)) = found else {
-            let message =
-                format!("--local: {} is built for no {}/{}", made.import_path, engine.os, engine.arch);
-            return Err(Report::user(message).hint("add it to --platform, or say another in GOOS and GOARCH"));
-        };
+        let (number, image) =
+            found.ok_or_else(|| Report::internal("no image is for the container engine"))?;
         let (name, digest) = (self.name(made), &image.manifest.digest);
         let own = format!("{name}:{}", digest.hex());
         let tags = self.tags.iter().map(|tag| format!("{name}:{tag}"));
@@ -226,7 +275,7 @@ impl Deliver {
                 write(&dir.join(format!("{}-{end}.spdx.json", made.name())), sbom)?;
             }
         }
-        if let Some(engine) = &self.engine {
+        if let Goal::Engine(engine) = &self.goal {
             return self.load(registry, made, engine).await;
         }
         if let Some(dir) = &self.layout {
@@ -235,10 +284,10 @@ impl Deliver {
         let digest = &made.product.document().digest;
         let by_digest = |place: String| Delivered::new(made, &place, format!("{place}@{digest}"), None);
         let place = self.name(made);
-        Ok(match (self.push, &self.tarball, &self.layout) {
+        let pushed = matches!(self.goal, Goal::Registry);
+        Ok(match (pushed, &self.tarball, &self.layout) {
             (true, ..) => {
-                let prefix = self.repository.as_deref().unwrap_or_default();
-                let image = self.naming.repository(prefix, &made.import_path)?;
+                let image = self.naming.repository(&self.prefix, &made.import_path)?;
                 self.push(registry, &image, made).await?;
                 let printed = ko::printed(&image, &self.tags, digest, self.tag_only)?;
                 Delivered::new(made, &place, printed, Some(image))

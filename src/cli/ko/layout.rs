@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::deliver::{Made, create_dir, unwritable, write};
-use crate::assemble::ko::{Descriptor, Product};
+use crate::assemble::ko::Product;
 use crate::error::Report;
 use crate::model::Digest;
 use crate::registry::{INDEX, Registry};
@@ -19,12 +19,12 @@ fn place(dir: &Path, digest: &Digest) -> PathBuf {
 pub async fn add(registry: &Registry, dir: &Path, made: &Made) -> Result<(), Report> {
     create_dir(&dir.join("blobs/sha256"))?;
     for (base, parts) in made.bases.iter().zip(made.parts()) {
-        for Descriptor { digest, size, .. } in base.layers() {
-            let path = place(dir, digest);
+        for layer in base.layers() {
+            let path = place(dir, &layer.digest);
             if !path.exists() {
-                let part = path.with_extension("part");
-                registry.fetch_blob(&made.base.place, digest, *size, &part).await?;
-                std::fs::rename(&part, &path).map_err(|error| unwritable(&path, &error))?;
+                let (fetched, part) = (made.base_layer(registry, layer).await?, path.with_extension("part"));
+                let copied = std::fs::copy(&fetched, &part).and_then(|_| std::fs::rename(&part, &path));
+                copied.map_err(|error| unwritable(&path, &error))?;
             }
         }
         for file in parts.layers {

@@ -239,15 +239,8 @@ impl<'a> Programs<'a> {
         let chosen = self.chosen(&base, &wanted).await?;
         let platforms: Result<Vec<Platform>, Report> =
             chosen.iter().map(|chosen| names::platform(&chosen.platform)).collect();
-        if self.flags.tarball.is_some() && base.index().is_some() && chosen.len() > 1 {
-            let message = format!(
-                "--tarball: docker's archives hold no index, and {import_path} is built for {} platforms",
-                chosen.len()
-            );
-            return Err(
-                Report::user(message).hint("name one platform in --platform, or take --oci-layout-path")
-            );
-        }
+        let targets: Vec<_> = chosen.iter().map(|chosen| &chosen.platform).collect();
+        self.deliver.takes(import_path, &targets, base.index().is_some() && chosen.len() > 1)?;
         let mut program = self.plan(asked, &platforms?)?;
         if program.compile.targets.len() != chosen.len() {
             let message = format!("the base image {} has one platform twice", base.reference);
