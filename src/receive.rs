@@ -22,7 +22,7 @@ pub use error::{ReceiveError, Refusal};
 pub use leases::{Leases, PushLease, SweepLease};
 pub use limits::Limits;
 pub use output::PushOutput;
-pub use repo::Repositories;
+pub use repo::{Repositories, lay_out};
 pub use request::{GitIo, GitRequest, GitService};
 pub use service::{PushHandler, ReceiveConfig, Receiver, RefAnswer};
 pub use tree::{CommitInfo, CommitTree, DirTree, OpenTreeError};

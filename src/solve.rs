@@ -5,6 +5,7 @@
 mod assign;
 mod auth;
 pub mod context;
+pub mod dockerfile;
 mod failure;
 pub mod git_dir;
 pub mod ko;
@@ -18,6 +19,6 @@ pub use crate::buildkit::session::filesync::{DirSource, Entry as DirEntry, mode}
 pub use assign::{Capacity, Group, Unserved, assign};
 pub use auth::RegistryAuth;
 pub use failure::{FailedSolve, shorten};
-pub use pool::{BuilderConfig, CHECK_EVERY, ContextDirs, FileGraph, FileSolve, Part, Pool};
+pub use pool::{BuilderConfig, CHECK_EVERY, ContextDirs, FileGraph, FileSolve, ImageSolve, Part, Pool};
 pub use secrets::BuildSecrets;
 pub use statements::Statements;

@@ -9,7 +9,7 @@ use super::copy;
 use super::manifest::Manifest;
 use super::repository;
 use super::{BackupError, REPOSITORIES, Volume, is_empty, partial_of};
-use crate::receive::Repositories;
+use crate::receive::{Repositories, lay_out};
 use crate::store;
 
 /// A data directory that stands.
@@ -34,6 +34,12 @@ pub async fn restore(dir: &Path, data_dir: &Path, git: &Path) -> Result<Restored
     let partial = partial_of(data_dir).ok_or_else(|| BackupError::NotEmpty(data_dir.to_owned()))?;
     repository::remove(&partial)?;
     copy::private_dir(&partial)?;
+    let ids = repository::ids(&manifest.files);
+    for id in &ids {
+        let path = repository::path(&partial, id);
+        copy::private_dir(&path)?;
+        lay_out(&path)?;
+    }
     for (path, expected) in &manifest.files {
         let (from, to) = (dir.join(path), partial.join(path));
         if let Some(parent) = to.parent() {
@@ -47,13 +53,9 @@ pub async fn restore(dir: &Path, data_dir: &Path, git: &Path) -> Result<Restored
             None => return Err(damaged("it is missing")),
         }
     }
-    let ids = repository::ids(&manifest.files);
     let repositories = Repositories::new(partial.join(REPOSITORIES));
     for id in &ids {
         let path = repository::path(&partial, id);
-        for folder in ["objects/info", "objects/pack", "refs/heads", "refs/tags", "info"] {
-            copy::private_dir(&path.join(folder))?;
-        }
         repositories.ensure_pristine(id)?;
         repository::check(git, &path).map_err(|cause| BackupError::Damaged {
             path: repository::path(dir, id),

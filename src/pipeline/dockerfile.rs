@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use super::context::{Dirs, unless_stopped};
 use super::earlier::Reusable;
-use super::{Making, Pipeline, RefBuild, from_report};
+use super::{Making, Pipeline, RefBuild, blocking, from_report, internal};
 use crate::assemble::{self, Child};
 use crate::error::Report;
 use crate::event::{BuildEvent, EventSink, Failure};
 use crate::failpoint::Point;
 use crate::metrics::{self, Stage};
 use crate::model::{Digest, Form, ImagePlan, Platform, Publication, SolveSpec};
-use crate::solve::DirSource;
 use crate::solve::context::GitContext;
+use crate::solve::dockerfile::{self, Definition, INPUT};
+use crate::solve::{DirSource, ImageSolve};
 
 impl Pipeline {
     pub(super) async fn dockerfile(
@@ -61,14 +62,17 @@ impl Pipeline {
         let mut pushed: Vec<(Digest, Option<Platform>)> = Vec::new();
         let mut ledgers = Vec::new();
         for spec in solves {
-            let beside = spec.dockerfile_path.rsplit_once('/').map_or("", |(dir, _)| dir).to_owned();
+            let beside = place(&spec.dockerfile_path).0.to_owned();
             let served = move |context: &GitContext| served(context, &beside);
             let opened = self.open_context(making, &image.name, &spec.context_path, served).await?;
+            let dockerfile = own_dockerfile(spec, &opened.context).await?;
             self.pass(Point::AfterContext).await?;
             let insecure = self.settings.plain_http.iter().any(|host| host == image.name.host());
             let app = job.push.app.name.as_str();
             let spec = self.with_caches_that_stand(spec, &image.name).await;
-            let solving = self.builders.solve(app, &spec, &image.name, insecure, &opened.dirs, events);
+            let images =
+                ImageSolve { spec: &spec, image: &image.name, insecure, dockerfile: dockerfile.as_ref() };
+            let solving = self.builders.solve(app, &images, &opened.dirs, events);
             let parts = match unless_stopped(job, solving).await {
                 Ok(parts) => parts,
                 Err(failure) => {
@@ -134,8 +138,27 @@ fn served(context: &GitContext, beside: &str) -> Result<Dirs, Failure> {
     let dockerfile = context.at(beside).map_err(|e| from_report(Report::from(e)))?;
     Ok(Dirs::from([
         ("context".to_owned(), Arc::new(context.clone()) as Arc<dyn DirSource>),
-        ("dockerfile".to_owned(), Arc::new(dockerfile)),
+        (INPUT.to_owned(), Arc::new(dockerfile)),
     ]))
+}
+
+/// A file's directory and its name in it.
+fn place(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').unwrap_or(("", path))
+}
+
+/// What goes with the request for the daemon's own frontend, which looks there first; one of somebody else's may not.
+async fn own_dockerfile(spec: &SolveSpec, context: &GitContext) -> Result<Option<Definition>, Failure> {
+    if spec.frontend_image.is_some() {
+        return Ok(None);
+    }
+    let (path, context) = (spec.dockerfile_path.clone(), context.clone());
+    blocking(move || {
+        let (dir, name) = place(&path);
+        let beside = context.at(dir).map_err(|e| from_report(Report::from(e)))?;
+        dockerfile::definition(&beside, name, &context).map_err(internal)
+    })
+    .await
 }
 
 /// What decides the images' content, where they have one solve and a tree with an id.

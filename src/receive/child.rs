@@ -81,8 +81,8 @@ fn settings(hooks: &Path, limits: &Limits) -> Vec<(&'static str, String)> {
         ("core.hooksPath", hooks.to_string_lossy().into_owned()),
         ("receive.maxInputSize", limits.max_input_bytes.to_string()),
         ("transfer.hideRefs", HIDDEN.to_owned()),
-        // the quarantine's alternate is this very repository, whose refs git looks at anyway; this says that it has no
-        // others, and starts faster than the git that would list them
+        // of a repository whose objects are under git's own name: the quarantine's alternate is this very repository, whose
+        // refs git looks at anyway; this says that it has no others, and starts faster than the git that would list them
         ("core.alternateRefsCommand", "true".to_owned()),
     ];
     let fixed = [

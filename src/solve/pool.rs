@@ -100,6 +100,17 @@ pub enum FileGraph<'a> {
     Steered(&'a Steer<'a>),
 }
 
+/// A frontend's solves, whose images are pushed by digest.
+#[derive(Debug, Clone, Copy)]
+pub struct ImageSolve<'a> {
+    pub spec: &'a SolveSpec,
+    pub image: &'a ImageName,
+    /// Whether the registry is spoken to without TLS.
+    pub insecure: bool,
+    /// The Dockerfile as a graph; none: the frontend asks the session for its directory.
+    pub dockerfile: Option<&'a Definition>,
+}
+
 /// A graph of ours, whose result comes back as files.
 pub struct FileSolve<'a> {
     pub graph: FileGraph<'a>,
@@ -231,21 +242,19 @@ impl Pool {
         }
     }
 
-    /// Runs the solves of `spec`, all builders at once. A failure of what is built ends the others; where machinery
+    /// Runs the solves of a spec, all builders at once. A failure of what is built ends the others; where machinery
     /// fails, they finish, so that the next attempt finds their work done.
     pub async fn solve(
         &self,
         app: &str,
-        spec: &SolveSpec,
-        image: &ImageName,
-        insecure: bool,
+        images: &ImageSolve<'_>,
         context: &ContextDirs,
         events: &EventSink,
     ) -> Result<Vec<Part>, Failure> {
-        let run = self.run(app, Goal::Images { spec, image, insecure }, context, events);
+        let run = self.run(app, Goal::Images(images), context, events);
         let part = |(digest, platforms): (Option<Digest>, _)| digest.map(|digest| Part { digest, platforms });
         // a solve of images without a digest has failed
-        Ok(run.all(&spec.platforms).await?.into_iter().filter_map(part).collect())
+        Ok(run.all(&images.spec.platforms).await?.into_iter().filter_map(part).collect())
     }
 
     /// Runs a graph on one builder, whichever it is, and takes its files.

@@ -200,6 +200,20 @@ fn script(yard: &Yard, platforms: Vec<(&'static str, &'static str)>) -> Script {
     }
 }
 
+/// A file that a graph makes at its root.
+fn made_file(graph: &lemnos_proto::pb::Definition, name: &str) -> Option<Vec<u8>> {
+    use lemnos_proto::pb::{Op, file_action::Action, op};
+    use prost::Message as _;
+    let actions = graph.def.iter().filter_map(|bytes| match Op::decode(bytes.as_slice()).unwrap().op {
+        Some(op::Op::File(file)) => Some(file.actions),
+        _ => None,
+    });
+    actions.flatten().find_map(|action| match action.action {
+        Some(Action::Mkfile(file)) if file.path == format!("/{name}") => Some(file.data),
+        _ => None,
+    })
+}
+
 impl Yard {
     async fn solve(self, request: wire::SolveRequest, daemon: Daemon) -> Result<wire::SolveResponse, Status> {
         let teller = Teller::new();
@@ -219,10 +233,14 @@ impl Yard {
         teller: &Teller,
     ) -> Result<wire::SolveResponse, Status> {
         let session = daemon.peer(&request.session).await.channel;
-        let dockerfile = fetch(session.clone(), "dockerfile").await?;
         let name = request.frontend_attrs.get("filename").map_or("Dockerfile", String::as_str);
         let name = name.rsplit('/').next().unwrap_or(name);
-        let text = dockerfile.get(name).map(|content| String::from_utf8_lossy(content).into_owned());
+        // as the frontend does: what goes with the request, else what the session has
+        let text = match request.frontend_inputs.get("dockerfile") {
+            Some(graph) => made_file(graph, name),
+            None => fetch(session.clone(), "dockerfile").await?.remove(name),
+        };
+        let text = text.map(|content| String::from_utf8_lossy(&content).into_owned());
         let text = text.ok_or_else(|| Status::not_found(format!("{name}: no such file")))?;
         let ordered = self.orders.lock().unwrap().pop_front();
         let written = text.lines().filter_map(|line| line.strip_prefix("# fake: ")).map(str::to_owned);

@@ -91,6 +91,8 @@ async fn a_backup_restores_to_what_was_there() {
     let repository = house.repository(&data);
     assert_eq!(git(&repository, &["--git-dir", ".", "rev-parse", "refs/heads/main"]), tip);
     git(&repository, &["--git-dir", ".", "fsck", "--strict"]);
+    let objects = std::fs::symlink_metadata(repository.join("objects")).unwrap();
+    assert!(objects.is_symlink(), "laid out as a new one");
     assert_eq!(std::fs::read_to_string(data.join("lemnos.toml")).unwrap(), "concurrent_builds = 2\n");
     assert!(!data.join("secret.key").exists() && !data.join("ssh").exists());
     let store = Store::open(&data).await.unwrap();

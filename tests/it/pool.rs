@@ -9,7 +9,7 @@ use lemnos::buildkit::Endpoint;
 use lemnos::buildkit::session::filesync::LocalDir;
 use lemnos::event::{BuildEvent, EventSink, Failure};
 use lemnos::model::{BuilderState, BuilderStatus, Compression, Platform, SolveSpec, SourceRules};
-use lemnos::solve::{BuilderConfig, ContextDirs, DirSource, Part, Pool};
+use lemnos::solve::{BuilderConfig, ContextDirs, DirSource, ImageSolve, Part, Pool};
 
 use crate::fake::builder::FakeBuilder;
 use crate::fake::registry::FakeRegistry;
@@ -67,7 +67,10 @@ impl Yard {
         let (app, spec) = (app.to_owned(), spec(platforms));
         let image = format!("{}/{app}", self.registry.host).parse().unwrap();
         let sink = EventSink::new(move |event| events.lock().unwrap().push(event));
-        tokio::spawn(async move { pool.solve(&app, &spec, &image, true, &context, &sink).await })
+        tokio::spawn(async move {
+            let images = ImageSolve { spec: &spec, image: &image, insecure: true, dockerfile: None };
+            pool.solve(&app, &images, &context, &sink).await
+        })
     }
 
     fn status(&self, name: &str) -> BuilderStatus {

@@ -72,10 +72,14 @@ pub fn objects(house: &House) -> usize {
     let mut count = 0;
     let mut waiting = vec![house.data().join("repositories")];
     while let Some(dir) = waiting.pop() {
+        assert!(
+            dir.extension().is_none_or(|end| end != "git") || dir.join("odb").is_dir(),
+            "{dir:?}: where are its objects?"
+        );
         for entry in std::fs::read_dir(&dir).unwrap().map(Result::unwrap) {
             if entry.file_type().unwrap().is_dir() {
                 waiting.push(entry.path());
-            } else if entry.path().components().any(|part| part.as_os_str() == "objects") {
+            } else if entry.path().components().any(|part| part.as_os_str() == "odb") {
                 count += 1;
             }
         }

@@ -105,7 +105,7 @@ fn refs(house: &House) -> BTreeMap<PathBuf, String> {
 
 /// Every file of the data directory but what git keeps objects and refs in, and the database's own companions.
 fn places(house: &House) -> BTreeSet<PathBuf> {
-    let gits = ["objects", "refs", "logs"];
+    let gits = ["odb", "refs", "logs"];
     let enter = |dir: &Path| !gits.iter().any(|name| dir.ends_with(name));
     let companion = |path: &PathBuf| {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();

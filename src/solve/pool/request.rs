@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::super::dockerfile::INPUT;
 use super::super::failure::{FailedSolve, missing_secret, refused_source, shown_source};
 use super::super::progress::Translator;
-use super::{ContextDirs, FileGraph, FileSolve};
+use super::{ContextDirs, FileGraph, FileSolve, ImageSolve};
 use crate::buildkit::session::filesend::Export;
 use crate::buildkit::session::filesync::{Concern, Missing, TransferStats};
 use crate::buildkit::{CacheEntry, Exporter, Session, SolveError, SolveErrorKind, SolveRequest, SourceRule};
@@ -15,10 +16,8 @@ use crate::model::{CacheTags, ImageName, LayerCache, Platform, SolveSpec, Source
 
 /// One frontend solve whose image is pushed by digest. Exporter attributes are this list and no other.
 pub(super) fn request(
-    spec: &SolveSpec,
+    &ImageSolve { spec, image, insecure, dockerfile }: &ImageSolve<'_>,
     platforms: &[Platform],
-    image: &ImageName,
-    insecure: bool,
     context: &ContextDirs,
     transfers: &Arc<TransferStats>,
 ) -> SolveRequest {
@@ -35,6 +34,7 @@ pub(super) fn request(
     SolveRequest {
         frontend: spec.frontend.clone(),
         frontend_attrs: dockerfile_attrs(spec, platforms),
+        frontend_inputs: dockerfile.map(|graph| (INPUT.to_owned(), graph.to_pb())).into_iter().collect(),
         cache_imports: cache_imports(spec, image, insecure),
         cache_exports: cache_export(spec, platforms, image, insecure).into_iter().collect(),
         exporters: vec![Exporter { kind: "image".to_owned(), attrs }],

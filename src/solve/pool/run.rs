@@ -13,17 +13,17 @@ use super::super::progress::Translator;
 use super::request::{explain, files_request, lacking, request, sole};
 use super::room::{Full, full, step_is_full};
 use super::roster::{Id, Turn, Want};
-use super::{BuilderConfig, CONNECT_TIMEOUT, ContextDirs, FileGraph, FileSolve, Pool};
+use super::{BuilderConfig, CONNECT_TIMEOUT, ContextDirs, FileGraph, FileSolve, ImageSolve, Pool};
 use crate::buildkit::session::filesync::TransferStats;
 use crate::buildkit::{Client, SolveErrorKind};
 use crate::event::{BuildEvent, EventSink, Failure, plain_line};
-use crate::model::{Digest, ImageName, Platform, SolveSpec};
+use crate::model::{Digest, Platform};
 
 /// What a build's solves are to give.
 #[derive(Clone, Copy)]
 pub(super) enum Goal<'a> {
     /// Images by a frontend, pushed by digest.
-    Images { spec: &'a SolveSpec, image: &'a ImageName, insecure: bool },
+    Images(&'a ImageSolve<'a>),
     /// Files here, of a graph.
     Files(&'a FileSolve<'a>),
 }
@@ -219,9 +219,7 @@ impl Run<'_> {
             }
         }
         let request = match self.goal {
-            Goal::Images { spec, image, insecure } => {
-                request(spec, &platforms, image, insecure, self.context, &transfers)
-            }
+            Goal::Images(images) => request(images, &platforms, self.context, &transfers),
             Goal::Files(files) => {
                 files_request(files, &platforms, self.context, &transfers).map_err(Fault::Machinery)?
             }
@@ -267,7 +265,7 @@ impl Run<'_> {
     /// The file that errors with a line are about; none of a graph.
     fn dockerfile(&self) -> &str {
         match self.goal {
-            Goal::Images { spec, .. } => &spec.dockerfile_path,
+            Goal::Images(images) => &images.spec.dockerfile_path,
             Goal::Files(_) => "",
         }
     }
