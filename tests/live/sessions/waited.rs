@@ -18,7 +18,7 @@ fn a_build_that_is_cancelled() {
     let dir = house.repository("shop", &[("Dockerfile", SLOW)]);
     let mut session =
         Session::new(&house, "A build is cancelled from another window: its pusher is told by whom.");
-    let client = house.begin_push(&dir, &["main"]).until("#5 started");
+    let client = house.begin_push(&dir, &["main"]).until("#4 started");
     let id = newest(&house, "shop");
     session.note("In another window:");
     session.lemnos(&["cancel", &id]).succeeded();
@@ -34,7 +34,7 @@ fn a_push_that_is_overtaken() {
     let dir = house.repository("shop", &[("Dockerfile", SLOW)]);
     let mut session =
         Session::new(&house, "A newer push of the same branch takes the place of one that is being built.");
-    let client = house.begin_push(&dir, &["main"]).until("#5 started");
+    let client = house.begin_push(&dir, &["main"]).until("#4 started");
     house.commit(&dir, &[("Dockerfile", QUICK)], "do not wait");
     session.note("In another window, a moment later:");
     session.push(&dir, &["main"]).succeeded();
@@ -51,7 +51,7 @@ fn a_push_that_waits_its_turn() {
     house.lemnos(&["apps", "set", "other", "platforms=linux/amd64"]).succeeded();
     let other = house.repository("other", &[("Dockerfile", SLOW)]);
     let dir = house.repository("shop", &[("Dockerfile", QUICK)]);
-    let before = house.begin_push(&other, &["main"]).until("#5 started");
+    let before = house.begin_push(&other, &["main"]).until("#4 started");
     let mut session = Session::new(
         &house,
         "All is at work: the pusher sees the place in the queue and what is waited for.",
@@ -99,7 +99,7 @@ fn a_builder_that_is_lost() {
         "A builder dies in the middle of a step. Where there is another, it takes the build over, once.",
     );
     house.lemnos(&["builders", "drain", "far"]).succeeded();
-    let client = house.begin_push(&dir, &["main"]).until("#5 one");
+    let client = house.begin_push(&dir, &["main"]).until("#4 one");
     house.lemnos(&["builders", "resume", "far"]).succeeded();
     near.kill();
     session.shown("git push builder main", &client.finish().succeeded());
@@ -107,7 +107,7 @@ fn a_builder_that_is_lost() {
     session
         .note("Now there is no other, and this one dies as well: the push is refused, nothing has changed.");
     house.commit(&dir, &[("Dockerfile", &dockerfile("two"))], "second");
-    let client = house.begin_push(&dir, &["main"]).until("#5 two");
+    let client = house.begin_push(&dir, &["main"]).until("#4 two");
     far.kill();
     session.shown("git push builder main", &client.finish().failed());
 
