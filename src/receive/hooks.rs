@@ -23,7 +23,7 @@ use super::error::{ReceiveError, Refusal};
 use super::frame::{Hello, Kind};
 use super::limits::Limits;
 use super::measure::Memo;
-use super::output::{OutputReader, PushOutput};
+use super::output::{GATHERING, OutputReader, PushOutput};
 use super::proc_receive::{self, Conversation, Request, Step};
 use super::quarantine::Inspection;
 use super::request::GitRequest;
@@ -485,6 +485,7 @@ async fn hand_over(
 async fn show(reader: &OutputReader, hook: &mut Hook) {
     while let Some(bytes) = reader.next().await {
         hook.send(Kind::Error, &bytes).await;
+        reader.gather(GATHERING).await;
     }
 }
 

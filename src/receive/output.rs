@@ -3,12 +3,18 @@
 //! Bytes wait in one bounded buffer; a client that is too slow loses whole lines, and is told so. Must not block a build.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// A line longer than this is cut.
 const LINE_BYTES: usize = 8 * 1024;
+
+/// After some was sent the next waits so long for company, unless there is this much or no more will come: each piece wakes
+/// two processes here and two of the pusher's, and a build says most of what it says in bursts.
+pub(super) const GATHERING: Duration = Duration::from_millis(40);
+const GATHERED_BYTES: usize = 16 * 1024;
 
 /// The writing end; clones write to the same terminal. Writing after the push was answered does nothing.
 #[derive(Clone)]
@@ -20,6 +26,8 @@ pub(super) struct OutputReader(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     changed: Notify,
+    /// There is nothing to gather any more.
+    urgent: Notify,
     limit_bytes: usize,
     gone: CancellationToken,
 }
@@ -33,7 +41,13 @@ struct State {
 
 impl PushOutput {
     pub(super) fn channel(limit_bytes: usize, gone: CancellationToken) -> (Self, OutputReader) {
-        let shared = Arc::new(Shared { state: Mutex::default(), changed: Notify::new(), limit_bytes, gone });
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            changed: Notify::new(),
+            urgent: Notify::new(),
+            limit_bytes,
+            gone,
+        });
         (Self(Arc::clone(&shared)), OutputReader(shared))
     }
 
@@ -69,6 +83,9 @@ impl PushOutput {
             }
             state.mark_dropped();
             state.waiting.extend_from_slice(bytes);
+            if state.is_urgent(self.0.limit_bytes) {
+                self.0.urgent.notify_one();
+            }
         }
         self.0.changed.notify_one();
     }
@@ -88,6 +105,10 @@ impl Shared {
 }
 
 impl State {
+    fn is_urgent(&self, limit_bytes: usize) -> bool {
+        self.closed || self.waiting.len() >= GATHERED_BYTES.min(limit_bytes / 2)
+    }
+
     fn mark_dropped(&mut self) {
         if self.dropped > 0 {
             let mark =
@@ -118,10 +139,22 @@ impl OutputReader {
         }
     }
 
+    /// Lets some gather, for who has just read.
+    pub(super) async fn gather(&self, patience: Duration) {
+        let enough = async {
+            // an earlier word of it may be about what was read since
+            while !self.0.lock().is_urgent(self.0.limit_bytes) {
+                self.0.urgent.notified().await;
+            }
+        };
+        let _ = tokio::time::timeout(patience, enough).await;
+    }
+
     /// No more is taken; what waits can still be read.
     pub(super) fn close(&self) {
         self.0.lock().closed = true;
         self.0.changed.notify_one();
+        self.0.urgent.notify_one();
     }
 }
 
@@ -192,6 +225,33 @@ mod tests {
         let writer = std::thread::spawn(move || output.line("hello"));
         assert_eq!(reader.next().await.unwrap(), b"hello\n");
         writer.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_comes_soon_after_goes_together_and_neither_much_nor_the_end_waits() {
+        const NEVER: Duration = Duration::from_secs(3600);
+        let (output, reader) = PushOutput::channel(1 << 20, CancellationToken::new());
+        let at_once =
+            async || tokio::time::timeout(Duration::from_secs(60), reader.gather(NEVER)).await.is_ok();
+        output.line("one");
+        assert_eq!(reader.next().await.unwrap(), b"one\n");
+        output.line("two");
+        output.line("three");
+        reader.gather(Duration::from_millis(1)).await;
+        assert_eq!(reader.next().await.unwrap(), b"two\nthree\n");
+        let much = "x".repeat(LINE_BYTES - 1);
+        output.line(&much);
+        output.line(&much);
+        assert!(at_once().await, "much of it");
+        assert!(reader.next().await.unwrap().len() >= GATHERED_BYTES);
+        // that was about what has been read
+        let gathering = std::pin::pin!(reader.gather(NEVER));
+        assert!(futures::poll!(gathering).is_pending());
+        output.line("last");
+        reader.close();
+        assert!(at_once().await, "the end");
+        assert_eq!(reader.next().await.unwrap(), b"last\n");
+        assert!(reader.next().await.is_none());
     }
 
     #[test]
