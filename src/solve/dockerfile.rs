@@ -35,7 +35,7 @@ pub fn definition(
         found => found,
     };
     let ignore = match ignore {
-        // the frontend takes an empty file for none, and asks for the context's
+        // one without a byte could pass for none, and the context's be asked for
         Found::Nothing => b"\n".to_vec(),
         Found::Text(text) if text.is_empty() => b"\n".to_vec(),
         Found::Text(text) if text.split(|byte| *byte == b'\n').all(|line| line.len() < LIMIT_LINE_BYTES) => {

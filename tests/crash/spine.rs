@@ -22,6 +22,7 @@ fn a_push_on_fakes_moves_ref_and_tags() {
     assert_eq!(house.revision("main"), Some(first));
     let seen = house.builder.seen();
     assert_eq!((seen.begun, seen.succeeded, seen.failed, seen.running), (2, 1, 1, 0));
+    assert_eq!(seen.asked, ["context"], "the Dockerfile goes with the request");
     house.stop();
 }
 

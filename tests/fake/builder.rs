@@ -57,6 +57,8 @@ pub struct Seen {
     pub solves: Vec<(String, Vec<String>)>,
     /// Of each solve in that order the layer caches that it reads, and those that it writes.
     pub caches: Vec<(Vec<String>, Vec<String>)>,
+    /// The directories that sessions were asked for.
+    pub asked: Vec<String>,
     /// Bytes of cache, of a disk of `DISK` bytes, and how often it was told to drop it.
     pub cache: i64,
     pub prunes: usize,
@@ -238,7 +240,7 @@ impl Yard {
         // as the frontend does: what goes with the request, else what the session has
         let text = match request.frontend_inputs.get("dockerfile") {
             Some(graph) => made_file(graph, name),
-            None => fetch(session.clone(), "dockerfile").await?.remove(name),
+            None => self.fetch(session.clone(), "dockerfile").await?.remove(name),
         };
         let text = text.map(|content| String::from_utf8_lossy(&content).into_owned());
         let text = text.ok_or_else(|| Status::not_found(format!("{name}: no such file")))?;
@@ -248,7 +250,7 @@ impl Yard {
         for order in &orders {
             self.obey(order, teller).await?;
         }
-        let context = fetch(session, "context").await?;
+        let context = self.fetch(session, "context").await?;
         let lie = orders.iter().find_map(|order| order.strip_prefix("lie ")).unwrap_or_default();
         let mut made = platforms(request);
         match lie {
@@ -299,6 +301,11 @@ impl Yard {
             other => return Err(Status::invalid_argument(format!("the fake builder cannot {other:?}"))),
         }
         Ok(())
+    }
+
+    async fn fetch(&self, session: Channel, dir: &str) -> Result<BTreeMap<String, Vec<u8>>, Status> {
+        self.seen.send_modify(|seen| seen.asked.push(dir.to_owned()));
+        fetch(session, dir).await
     }
 
     fn has_room(&self, bytes: &str) -> bool {

@@ -277,6 +277,35 @@ fn submodules_and_lfs_pointers_are_named_not_built_wrong() {
 }
 
 #[test]
+fn what_is_left_out_is_said_by_the_ignore_file_that_rules() {
+    let house = House::start("ignored");
+    house.app("shop");
+    house
+        .lemnos(&["apps", "set", "shop", "platforms=linux/amd64", "dockerfile=deploy/Dockerfile"])
+        .succeeded();
+    let own = "deploy/Dockerfile.dockerignore";
+    let tree =
+        [("deploy/Dockerfile", "FROM busybox\nCOPY . /x\n"), ("a", ""), ("b", ""), (".dockerignore", "a\n")];
+    let dir = house.repository("shop", &tree);
+    let there = |round: &str| {
+        house.push(&dir, &["main"]).succeeded();
+        let here =
+            |file: &str| house.image_file("shop", "main", "linux/amd64", &format!("x/{file}")).is_some();
+        assert!(here("deploy/Dockerfile"), "{round}");
+        (here("a"), here("b"))
+    };
+    assert_eq!(there("the context's"), (false, true));
+    house.commit(&dir, &[(own, "b\n")], "one of the Dockerfile's own");
+    assert_eq!(there("its own"), (true, false));
+    // BuildKit takes an empty one for a file, not for none
+    house.commit(&dir, &[(own, "")], "empty");
+    assert_eq!(there("an empty one of its own"), (true, true));
+    house.git(&dir, &["rm", "-q", own, ".dockerignore"]).succeeded();
+    house.commit(&dir, &[], "none");
+    assert_eq!(there("none"), (true, true));
+}
+
+#[test]
 fn the_check_warnings_of_buildkit_are_shown_with_file_and_line() {
     let house = House::start("warn");
     house.app("shop");
