@@ -36,6 +36,9 @@ use docker::Docker;
 
 /// Largest gRPC message in both directions: what buildkitd itself allows.
 pub(super) const MESSAGE_LIMIT: usize = 16 << 20;
+/// Largest block of headers: a failure that names a line comes with the whole file, and with the graph that has it, in one of
+/// them. Of a larger one there is nothing but that the stream was reset, as where the daemon is lost.
+const HEADER_LIMIT: u32 = 8 << 20;
 /// Longest wait for the answer to a question that needs no work.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Receive windows: large enough that logs and progress never wait for a round trip. The connection's is so much larger
@@ -270,6 +273,7 @@ where
         .map_err(|e| Error::Protocol { address: address.clone(), reason: chain(&e) })?
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_max_header_list_size(HEADER_LIMIT)
         .connect_with_connector(connector)
         .await
         .map_err(|e| {

@@ -12,8 +12,8 @@ use crate::failpoint::Point;
 use crate::metrics::{self, Stage};
 use crate::model::{Digest, Form, ImagePlan, Platform, Publication, SolveSpec};
 use crate::solve::context::GitContext;
-use crate::solve::dockerfile::{self, Definition, INPUT};
-use crate::solve::{DirSource, ImageSolve};
+use crate::solve::dockerfile::{self, CONTEXT, Definition, INPUT};
+use crate::solve::{ContextDirs, DirSource, ImageSolve};
 
 impl Pipeline {
     pub(super) async fn dockerfile(
@@ -65,7 +65,7 @@ impl Pipeline {
             let beside = place(&spec.dockerfile_path).0.to_owned();
             let served = move |context: &GitContext| served(context, &beside);
             let opened = self.open_context(making, &image.name, &spec.context_path, served).await?;
-            let dockerfile = own_dockerfile(spec, &opened.context).await?;
+            let dockerfile = with_request(spec, &opened.dirs).await?;
             self.pass(Point::AfterContext).await?;
             let insecure = self.settings.plain_http.iter().any(|host| host == image.name.host());
             let app = job.push.app.name.as_str();
@@ -137,7 +137,7 @@ impl Pipeline {
 fn served(context: &GitContext, beside: &str) -> Result<Dirs, Failure> {
     let dockerfile = context.at(beside).map_err(|e| from_report(Report::from(e)))?;
     Ok(Dirs::from([
-        ("context".to_owned(), Arc::new(context.clone()) as Arc<dyn DirSource>),
+        (CONTEXT.to_owned(), Arc::new(context.clone()) as Arc<dyn DirSource>),
         (INPUT.to_owned(), Arc::new(dockerfile)),
     ]))
 }
@@ -147,18 +147,17 @@ fn place(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
 }
 
-/// What goes with the request for the daemon's own frontend, which looks there first; one of somebody else's may not.
-async fn own_dockerfile(spec: &SolveSpec, context: &GitContext) -> Result<Option<Definition>, Failure> {
-    if spec.frontend_image.is_some() {
+/// What goes with the request for the daemon's own frontend, which looks there first; one of somebody else's may not. Where the
+/// build is attested the frontend asks: the graph's files would be published with it, and pass for a build's result.
+async fn with_request(spec: &SolveSpec, served: &ContextDirs) -> Result<Option<Definition>, Failure> {
+    if spec.frontend_image.is_some() || !spec.attest.is_none() {
         return Ok(None);
     }
-    let (path, context) = (spec.dockerfile_path.clone(), context.clone());
-    blocking(move || {
-        let (dir, name) = place(&path);
-        let beside = context.at(dir).map_err(|e| from_report(Report::from(e)))?;
-        dockerfile::definition(&beside, name, &context).map_err(internal)
-    })
-    .await
+    let (Some(beside), Some(context)) = (served.dirs.get(INPUT), served.dirs.get(CONTEXT)) else {
+        return Ok(None);
+    };
+    let (path, beside, context) = (spec.dockerfile_path.clone(), beside.clone(), context.clone());
+    blocking(move || dockerfile::definition(&*beside, place(&path).1, &*context).map_err(internal)).await
 }
 
 /// What decides the images' content, where they have one solve and a tree with an id.

@@ -12,14 +12,15 @@ use crate::buildkit::session::filesync::{DirSource, SourceError, find};
 
 /// The name under which the frontend looks for the graph, and for the directory where there is none.
 pub const INPUT: &str = "dockerfile";
+/// The name under which the frontend asks for the context.
+pub const CONTEXT: &str = "context";
 /// Where the frontend looks for what is left out of a context, beside the Dockerfile; that one rules where both are there.
 const IGNORE_SUFFIX: &str = ".dockerignore";
 const CONTEXT_IGNORE: &str = ".dockerignore";
 
-/// Files with more bytes are asked for: the request is one message.
-const LIMIT_BYTES: u64 = 1024 * 1024;
-/// The frontend refuses an ignore file with a longer line, and is to call it by its own name then.
-const LIMIT_LINE_BYTES: usize = 64 * 1024;
+/// Files with more bytes are asked for: the daemon attaches the graph to every warning and failure that names a line. Nor has
+/// such an ignore file a line that the frontend refuses (64 KiB), which would then call it by a name that it does not have.
+const LIMIT_BYTES: u64 = 32 * 1024;
 
 /// The graph for the Dockerfile `name` of `beside` and the ignore file of it or of `context`. None where the frontend is to
 /// ask, as it finds what cannot go with the request: a file that is no regular one, or too long, or whose content git does
@@ -38,10 +39,8 @@ pub fn definition(
         // one without a byte could pass for none, and the context's be asked for
         Found::Nothing => b"\n".to_vec(),
         Found::Text(text) if text.is_empty() => b"\n".to_vec(),
-        Found::Text(text) if text.split(|byte| *byte == b'\n').all(|line| line.len() < LIMIT_LINE_BYTES) => {
-            text
-        }
-        Found::Text(_) | Found::Other => return Ok(None),
+        Found::Text(text) => text,
+        Found::Other => return Ok(None),
     };
     let Found::Text(text) = read(beside, name)? else { return Ok(None) };
     // a time of its own would make every graph another one
@@ -128,10 +127,9 @@ mod tests {
     #[test]
     fn what_cannot_go_with_the_request_is_asked_for() {
         let long = "x".repeat(usize::try_from(LIMIT_BYTES).unwrap() + 1);
-        let line = "x".repeat(LIMIT_LINE_BYTES);
         assert!(made(&[("app/other", "")]).is_none(), "no Dockerfile");
         assert!(made(&[("app/Dockerfile", &long)]).is_none());
-        assert!(made(&[("app/Dockerfile", "FROM a\n"), (".dockerignore", &line)]).is_none());
+        assert!(made(&[("app/Dockerfile", "FROM a\n"), (".dockerignore", &long)]).is_none());
         assert!(made(&[("app/Dockerfile/not-a-file", "")]).is_none());
     }
 

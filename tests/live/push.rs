@@ -306,6 +306,22 @@ fn what_is_left_out_is_said_by_the_ignore_file_that_rules() {
 }
 
 #[test]
+fn a_failure_in_a_long_dockerfile_names_its_line() {
+    let house = House::start("long");
+    house.app("shop");
+    house.lemnos(&["apps", "set", "shop", "platforms=linux/amd64"]).succeeded();
+    let dir = house.repository("shop", &[("a", "")]);
+    // one that goes with the request, and one that is asked for
+    for lines in [600, 6000] {
+        let talk = "# what this line says is of no importance\n".repeat(lines);
+        let dockerfile = format!("FROM busybox\n{talk}RUN echo {lines}; exit 7\n");
+        house.commit(&dir, &[("Dockerfile", &dockerfile), (".dockerignore", &talk)], "long");
+        let said = house.push(&dir, &["main"]).failed();
+        said.shows(&format!("Dockerfile:{} RUN echo {lines}; exit 7, exit 7", lines + 2)).hides("lost");
+    }
+}
+
+#[test]
 fn the_check_warnings_of_buildkit_are_shown_with_file_and_line() {
     let house = House::start("warn");
     house.app("shop");
