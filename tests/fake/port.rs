@@ -35,6 +35,21 @@ pub fn own() -> SocketAddr {
     }
 }
 
+/// Listens at an address that nobody else listens on. A socket there that was just closed is open for another moment where
+/// another thread has forked meanwhile, until its child is the other program.
+#[allow(dead_code, reason = "not every test binary's servers are its own")]
+pub fn listen(address: SocketAddr) -> TcpListener {
+    let began = std::time::Instant::now();
+    loop {
+        match TcpListener::bind(address) {
+            Err(cause) if cause.kind() == std::io::ErrorKind::AddrInUse && began.elapsed().as_secs() < 10 => {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            bound => return bound.unwrap_or_else(|cause| panic!("{address}: {cause}")),
+        }
+    }
+}
+
 /// The block that begins with this port, where no process has it.
 fn taken(first: u16) -> Option<UnixListener> {
     let name = Name::from_abstract_name(format!("lemnos-tests-ports-{first}")).unwrap();
