@@ -102,7 +102,7 @@ mod tests {
         let file = |at: usize, path: &str| {
             let file = &lines["Op"]["Op"]["file"]["actions"][at]["Action"]["mkfile"];
             assert_eq!((file["path"].as_str(), file["mode"].as_u64()), (Some(path), Some(0o644)), "{lines}");
-            let data = file["data"].as_str().unwrap_or_default();
+            let data = file["data"].as_str().unwrap();
             let data = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, data).unwrap();
             String::from_utf8(data).unwrap()
         };

@@ -29,24 +29,19 @@ pub fn own() -> SocketAddr {
             continue;
         };
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        if TcpListener::bind(address).is_ok() {
+        if TcpListener::bind(address).map(Ends).is_ok() {
             return address;
         }
     }
 }
 
-/// Listens at an address that nobody else listens on. A socket there that was just closed is open for another moment where
-/// another thread has forked meanwhile, until its child is the other program.
-#[allow(dead_code, reason = "not every test binary's servers are its own")]
-pub fn listen(address: SocketAddr) -> TcpListener {
-    let began = std::time::Instant::now();
-    loop {
-        match TcpListener::bind(address) {
-            Err(cause) if cause.kind() == std::io::ErrorKind::AddrInUse && began.elapsed().as_secs() < 10 => {
-                std::thread::sleep(std::time::Duration::from_millis(5));
-            }
-            bound => return bound.unwrap_or_else(|cause| panic!("{address}: {cause}")),
-        }
+/// A listening socket that ends when this goes, for all who have it: a child that another thread has just forked has a copy until
+/// it is the other program, and nobody else could listen there for that long.
+pub struct Ends(pub TcpListener);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both).expect("a listening socket");
     }
 }
 

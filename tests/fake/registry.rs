@@ -145,7 +145,7 @@ impl FakeRegistry {
     /// One that can be killed and started again; what it holds stays.
     pub fn start_process() -> Self {
         let state = Arc::new(Mutex::new(State { token_uses: usize::MAX, ..State::default() }));
-        let listener = super::port::listen(super::port::own());
+        let listener = std::net::TcpListener::bind(super::port::own()).unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let process = Process::default();
         serve(&process, listener, state.clone());
@@ -161,7 +161,7 @@ impl FakeRegistry {
     /// After `kill`: at the same address, with the same content.
     pub fn restart(&self) {
         let Server::Process(process) = &self.server else { return };
-        let listener = super::port::listen(self.host.parse().unwrap());
+        let listener = std::net::TcpListener::bind(&self.host).unwrap();
         serve(process, listener, self.state.clone());
     }
 
@@ -269,7 +269,11 @@ impl FakeRegistry {
 
 fn serve(process: &Process, listener: std::net::TcpListener, state: Arc<Mutex<State>>) {
     listener.set_nonblocking(true).unwrap();
-    process.start(async move { accept(TcpListener::from_std(listener).unwrap(), state).await });
+    let ends = super::port::Ends(listener.try_clone().unwrap());
+    process.start(async move {
+        let _ends = ends;
+        accept(TcpListener::from_std(listener).unwrap(), state).await
+    });
 }
 
 async fn accept(listener: TcpListener, state: Arc<Mutex<State>>) {

@@ -452,3 +452,12 @@ async fn a_tag_is_removed_alone_whether_the_registry_removes_tags_or_digests() {
     assert!(error.to_string().contains("the registry refused (405)"), "{error}");
     assert_eq!(fake.at("team/shop", "buildcache-gone"), Some(digest_of(BODY)), "what stays is what it was");
 }
+
+#[test]
+fn a_port_is_free_again_whoever_still_has_a_copy_of_its_socket() {
+    let address = crate::fake::port::own();
+    let listener = std::net::TcpListener::bind(address).unwrap();
+    let _copy = listener.try_clone().unwrap();
+    drop(crate::fake::port::Ends(listener));
+    std::net::TcpListener::bind(address).unwrap();
+}
